@@ -1,0 +1,37 @@
+"""How Claude is reached."""
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from config.sources import Settings
+
+
+class AnthropicSettings(Settings):
+    """Access to Claude, or to the simulator where there is no key."""
+
+    model_config = SettingsConfigDict(env_prefix="ANTHROPIC_")
+
+    api_key: SecretStr | None = None
+    """API key (sk-ant-...); read from the secret file `anthropic_api_key` in containers."""
+    base_url: str = "https://api.anthropic.com"
+    """Where the Messages API is."""
+    simulator_url: str | None = None
+    """Where the simulator is; used, and shown in results, only while there is no API key."""
+    model: str = "claude-sonnet-4-5"
+    """Model of steps that name none."""
+    timeout_s: float = Field(default=120, gt=0)
+    """Seconds that one call may take."""
+    connect_timeout_s: float = Field(default=5, gt=0)
+    """Seconds that a connection to Claude may take."""
+    max_connections: int = Field(default=1000, ge=1)
+    """Calls that one process may have open at once."""
+
+    @property
+    def is_simulated(self) -> bool:
+        """Calls go to the simulator: there is one, and no key."""
+        return self.api_key is None and self.simulator_url is not None
+
+    @property
+    def is_configured(self) -> bool:
+        """Calls can be made at all."""
+        return self.api_key is not None or self.is_simulated

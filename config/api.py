@@ -1,0 +1,25 @@
+"""The HTTP API."""
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from config.sources import Settings
+
+
+class ApiSettings(Settings):
+    """How the API listens and what it accepts."""
+
+    model_config = SettingsConfigDict(env_prefix="API_")
+
+    bind_host: str = "127.0.0.1"
+    """Address to listen on inside the container or on the host."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """TCP port."""
+    workers: int = Field(default=2, ge=1)
+    """gunicorn worker processes."""
+    initial_key: SecretStr | None = None
+    """First API key, stored (hashed) by `migrate`; read from the secret file `api_initial_key` in containers."""
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    """Largest request body, in bytes; more is answered 413."""
+    max_queued_runs: int = Field(default=100_000, ge=1)
+    """Queued runs above which new ones are answered 429."""

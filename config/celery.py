@@ -1,0 +1,45 @@
+"""How Celery and the execution of runs behave."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from config.sources import Settings
+
+
+class CelerySettings(Settings):
+    """Values for workers and beat; the app itself is built in services.core.queue."""
+
+    model_config = SettingsConfigDict(env_prefix="CELERY_")
+
+    concurrency: int = Field(default=200, ge=1)
+    """Runs that one asyncio worker executes at once."""
+    isolated_concurrency: int = Field(default=2, ge=1)
+    """Processes of the isolated (prefork) worker."""
+    max_tasks_per_child: int = Field(default=100, ge=1)
+    """Tasks after which a prefork child is replaced."""
+    task_soft_time_limit_s: float = Field(default=600, gt=0)
+    """Seconds after which a task gets SoftTimeLimitExceeded."""
+    task_time_limit_s: float = Field(default=660, gt=0)
+    """Seconds after which a task is ended."""
+    result_expires_s: int = Field(default=3600, ge=60)
+    """Seconds that a task result is kept in Redis."""
+    lease_ttl_s: float = Field(default=30, gt=0)
+    """Seconds until a silent worker loses its runs; heartbeats come each third of it."""
+    max_crashes: int = Field(default=3, ge=1)
+    """Crashes of its process after which a run fails with reason `crashed`."""
+    max_attempts: int = Field(default=5, ge=1)
+    """Tries of one step before the run fails with reason `retries_exhausted`."""
+    step_timeout_s: float = Field(default=300, gt=0)
+    """Seconds that one step may take before the run fails with reason `timed_out`."""
+    sweep_interval_s: float = Field(default=3, gt=0)
+    """Seconds between sweeps, by beat and by every API process."""
+    rehint_after_s: float = Field(default=10, gt=0)
+    """Seconds after which a due run without a taker is hinted again."""
+    shutdown_grace_s: float = Field(default=25, ge=0)
+    """Seconds that a stopping worker gives its runs before it hands them back; below stop_grace_period."""
+    retry_backoff_s: float = Field(default=1, gt=0)
+    """First delay of exponential backoff, in seconds; doubles with each attempt, with jitter."""
+    retry_backoff_max_s: float = Field(default=300, gt=0)
+    """Longest delay of exponential backoff, in seconds."""
+    heartbeat_file: str | None = None
+    """File that a worker touches whenever a hint went through it; its health check reads the age."""

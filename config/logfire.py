@@ -1,0 +1,33 @@
+"""Traces and logs."""
+
+from enum import StrEnum
+
+from pydantic import SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from config.sources import Settings
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
+
+
+class LogfireSettings(Settings):
+    """Telemetry; harmless without a token."""
+
+    model_config = SettingsConfigDict(env_prefix="LOGFIRE_")
+
+    token: SecretStr | None = None
+    """Write token; empty means that nothing leaves this machine."""
+    environment: str | None = None
+    """Shown with each span; empty means PENSTOCK_ENV."""
+    capture_content: bool = False
+    """Put prompts and answers into spans. They may hold personal data: off unless you need it."""
+    log_level: str = "INFO"
+    """Lowest level of log lines."""
+    log_format: LogFormat = LogFormat.AUTO
+    """json, text, or auto: text in a terminal, JSON elsewhere."""

@@ -1,0 +1,42 @@
+"""Where settings come from: the process environment, then one file per secret."""
+
+import os
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import SecretsSettingsSource
+
+DEFAULT_SECRETS_DIR = Path("/run/secrets")
+
+
+def secrets_dir() -> Path | None:
+    """The folder that holds one file per secret, or None where there is none."""
+    folder = Path(os.environ.get("SECRETS_DIR") or DEFAULT_SECRETS_DIR)  # noqa: TID251 - the one door to the environment
+    return folder if folder.is_dir() else None
+
+
+class Settings(BaseSettings):
+    """Settings read from the environment, then from secret files; unknown names are ignored."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, and the environment over secret files."""
+        folder = secrets_dir()
+        if folder is None:
+            return (init_settings, env_settings)
+        return (init_settings, env_settings, SecretsSettingsSource(settings_cls, folder))

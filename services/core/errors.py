@@ -1,0 +1,132 @@
+"""Everything that can go wrong in Penstock, in one tree.
+
+PenstockError
+├── RunError
+│   ├── RunNotFoundError
+│   ├── RunNotCancellableError
+│   ├── LeaseLostError
+│   ├── IdempotencyConflictError
+│   └── QueueFullError
+├── StoreUnavailableError
+├── ClaudeNotConfiguredError
+├── ClaudeError
+│   ├── ClaudeRateLimitedError
+│   ├── ClaudeSpendLimitError
+│   ├── ClaudeOverloadedError
+│   ├── ClaudeUnavailableError
+│   ├── ClaudeRejectedError
+│   ├── ClaudeRefusedError
+│   ├── ClaudeTruncatedError
+│   └── ClaudeMalformedAnswerError
+└── StepError
+    ├── StepInputError
+    └── StepTransientError
+
+Errors say what happened. What follows is in two tables: api/errors.py (status and problem type) and
+worker/retry.py (when to try again, or give up with which reason).
+"""
+
+
+class PenstockError(Exception):
+    """Something went wrong in Penstock."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+
+
+class RunError(PenstockError):
+    """The run does not allow that."""
+
+
+class RunNotFoundError(RunError):
+    """There is no such run."""
+
+
+class RunNotCancellableError(RunError):
+    """The run has ended already."""
+
+
+class LeaseLostError(RunError):
+    """Another worker has taken the run, or it was cancelled."""
+
+
+class IdempotencyConflictError(RunError):
+    """The idempotency key was used before with another body."""
+
+
+class QueueFullError(RunError):
+    """Too many runs are queued."""
+
+    def __init__(self, *, retry_after_s: float) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s
+
+
+class StoreUnavailableError(PenstockError):
+    """PostgreSQL cannot be reached or does not answer in time."""
+
+
+class ClaudeNotConfiguredError(PenstockError):
+    """No ANTHROPIC_API_KEY is set, so no run can be accepted."""
+
+
+class ClaudeError(PenstockError):
+    """A call to Claude failed."""
+
+    def __init__(self, message: str | None = None, *, error_type: str | None = None) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+
+
+class ClaudeRateLimitedError(ClaudeError):
+    """Claude's rate limit was reached."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        error_type: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, error_type=error_type)
+        self.retry_after_s = retry_after_s
+
+
+class ClaudeSpendLimitError(ClaudeError):
+    """A spend or ramp limit was reached; trying again soon cannot help."""
+
+
+class ClaudeOverloadedError(ClaudeRateLimitedError):
+    """Claude is overloaded."""
+
+
+class ClaudeUnavailableError(ClaudeError):
+    """Claude did not answer, or answered with a server error."""
+
+
+class ClaudeRejectedError(ClaudeError):
+    """Claude refused the request as wrong, unauthorised or too large."""
+
+
+class ClaudeRefusedError(ClaudeError):
+    """Claude declined to answer."""
+
+
+class ClaudeTruncatedError(ClaudeError):
+    """The answer reached max_tokens before its end."""
+
+
+class ClaudeMalformedAnswerError(ClaudeError):
+    """The answer does not fit the schema."""
+
+
+class StepError(PenstockError):
+    """A step could not do its work."""
+
+
+class StepInputError(StepError):
+    """The input makes this step impossible; trying again cannot help."""
+
+
+class StepTransientError(StepError):
+    """Something outside failed for now; trying again may help."""

@@ -1,0 +1,175 @@
+"""The shapes of the record: what the store takes and gives. Plain data, no SQL."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from services.core.usage import Usage
+from services.core.runs.states import EventType, FailureReason, RunState, StepState
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run as a client asks for it."""
+
+    key_id: UUID
+    pipeline: str
+    input: Json
+    step_names: tuple[str, ...]
+    """Names of the pipeline's steps, in order."""
+    metadata: Json = field(default_factory=dict)
+    priority: int = 0
+    """Higher is claimed first."""
+    budget_usd: Decimal | None = None
+    idempotency_key: str | None = None
+    request_hash: bytes | None = None
+    """SHA-256 of the canonical request body; decides whether a repeated idempotency key is the same request."""
+    traceparent: str | None = None
+    """W3C trace context of the request that posted the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run failed."""
+
+    reason: FailureReason
+    step: str | None
+    message: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step of a run."""
+
+    name: str
+    state: StepState
+    attempts: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    usage: Usage
+    cost_usd: Decimal
+    error: str | None
+    output: Json | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run with its steps, as readers see it."""
+
+    id: UUID
+    key_id: UUID
+    pipeline: str
+    state: RunState
+    input: Json
+    output: Json | None
+    failure: Failure | None
+    metadata: Json
+    priority: int
+    steps: tuple[StepRecord, ...]
+    usage: Usage
+    cost_usd: Decimal
+    budget_usd: Decimal | None
+    attempts: int
+    crashes: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    next_at: datetime | None
+    """When a queued run is next due; None in every other state."""
+    trace_id: str | None
+    """32 hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The sole right to execute a run, until it lapses; the fence tells it from earlier and later ones."""
+
+    run_id: UUID
+    fence: int
+    pipeline: str
+    input: Json
+    checkpoints: dict[str, Json]
+    """Outputs of the steps that succeeded already, by step name."""
+    step_attempts: dict[str, int]
+    """Earlier tries of each step, by step name."""
+    traceparent: str | None
+    created_at: datetime
+    budget_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a finished step leaves behind."""
+
+    step: str
+    output: Json
+    usage: Usage
+    cost_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class NewEmail:
+    """An email that a run wrote; stored in the transaction that finishes the run."""
+
+    id: UUID
+    template_type: str
+    subject: str
+    body: str
+    metadata: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """A stored email."""
+
+    id: UUID
+    run_id: UUID
+    template_type: str
+    subject: str
+    body: str
+    metadata: Json
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a run; seq counts 1, 2, 3, … within the run, without gaps."""
+
+    run_id: UUID
+    seq: int
+    type: EventType
+    data: Json
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of the API; the key itself is not stored."""
+
+    id: UUID
+    prefix: str
+    name: str
+    key_hash: bytes
+    is_revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DueHint:
+    """A run that is due and for which no fresh hint is on its way."""
+
+    run_id: UUID
+    is_isolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items and where the next ones begin."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None

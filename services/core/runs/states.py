@@ -1,0 +1,77 @@
+"""The states of a run and the transitions between them: a pure table."""
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """What a run is doing."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StepState(StrEnum):
+    """What a step is doing."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class FailureReason(StrEnum):
+    """Why a run failed."""
+
+    PERMANENT = "permanent"
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    BUDGET_EXCEEDED = "budget_exceeded"
+
+
+class EventType(StrEnum):
+    """What is told to those who watch a run."""
+
+    RUN_QUEUED = "run.queued"
+    RUN_STARTED = "run.started"
+    STEP_STARTED = "step.started"
+    CLAUDE_DELTA = "claude.delta"
+    STEP_RETRYING = "step.retrying"
+    STEP_SUCCEEDED = "step.succeeded"
+    RUN_SUCCEEDED = "run.succeeded"
+    RUN_FAILED = "run.failed"
+    RUN_CANCELLED = "run.cancelled"
+
+
+class Transition(StrEnum):
+    """What can happen to a run."""
+
+    CLAIM = "claim"
+    CHECKPOINT = "checkpoint"
+    RELEASE = "release"
+    RETRY = "retry"
+    LAPSE = "lapse"
+    CRASH_OUT = "crash_out"
+    FINISH = "finish"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+NEXT_STATE: dict[tuple[RunState, Transition], RunState] = {
+    (RunState.QUEUED, Transition.CLAIM): RunState.RUNNING,
+    (RunState.QUEUED, Transition.CANCEL): RunState.CANCELLED,
+    (RunState.RUNNING, Transition.CHECKPOINT): RunState.RUNNING,
+    (RunState.RUNNING, Transition.RELEASE): RunState.QUEUED,
+    (RunState.RUNNING, Transition.RETRY): RunState.QUEUED,
+    (RunState.RUNNING, Transition.LAPSE): RunState.QUEUED,
+    (RunState.RUNNING, Transition.CRASH_OUT): RunState.FAILED,
+    (RunState.RUNNING, Transition.FINISH): RunState.SUCCEEDED,
+    (RunState.RUNNING, Transition.FAIL): RunState.FAILED,
+    (RunState.RUNNING, Transition.CANCEL): RunState.CANCELLED,
+}
+
+FINAL_STATES = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
+FINAL_EVENTS = frozenset({EventType.RUN_SUCCEEDED, EventType.RUN_FAILED, EventType.RUN_CANCELLED})
