@@ -4,6 +4,6 @@
 set -eu
 password=$(cat "${REDIS_PASSWORD_FILE:-/run/secrets/redis_password}")
 exec "${REDIS_SERVER:-redis-server}" - "$@" <<EOF
-include ${REDIS_CONF:-/usr/local/etc/redis/redis.conf}
-requirepass $password
+include "${REDIS_CONF:-/usr/local/etc/redis/redis.conf}"
+requirepass "$password"
 EOF
