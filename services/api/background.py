@@ -24,7 +24,7 @@ async def repeat(turn: Turn, *, name: str) -> None:
     while True:
         try:
             pause_s = await turn()
-        except Exception as error:  # noqa: BLE001 - one failed turn must not end the loop; the next may succeed
+        except Exception as error:  # one failed turn must not end the loop; the next may succeed
             if failing_with is not type(error):
                 logger.warning("%s fails: %s", name, error, exc_info=True)
             failing_with = type(error)

@@ -37,6 +37,11 @@ class Dependencies:
     close: Callable[[], Awaitable[None]]
     """Closes what was opened on the way; called when the process stops."""
 
+    @property
+    def is_development(self) -> bool:
+        """Whether weak settings are tolerated."""
+        return self.environment is Environment.DEVELOPMENT
+
 
 async def get_dependencies(request: Request) -> Dependencies:
     """The app's dependencies."""

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from services.api.middleware.security_headers import SECURITY_HEADERS
+from services.api.validation import FieldError, describe_validation
 from services.core.errors import (
     ClaudeNotConfiguredError,
     IdempotencyConflictError,
@@ -33,18 +34,6 @@ logger = logging.getLogger(__name__)
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:penstock:problem:"
 MAX_FIELD_ERRORS = 50
-MAX_FIELD_CHARS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class FieldError:
-    """One thing that is wrong with a request."""
-
-    location: str
-    """body, query, header or path."""
-    field: str
-    """JSON Pointer (RFC 6901) into that place; empty for all of it."""
-    message: str
 
 
 class UnauthorizedError(PenstockError):
@@ -69,6 +58,10 @@ class InvalidRequestError(PenstockError):
     def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__()
         self.errors = tuple(errors)
+
+
+class NotFoundError(PenstockError):
+    """There is no such thing."""
 
 
 class NotReadyError(PenstockError):
@@ -144,6 +137,7 @@ PROBLEM_TYPES = (
 
 PROBLEM_OF_ERROR: dict[type[PenstockError], ProblemType] = {
     UnauthorizedError: UNAUTHORIZED,
+    NotFoundError: NOT_FOUND,
     RunNotFoundError: NOT_FOUND,
     RunNotCancellableError: NOT_CANCELLABLE,
     UnsupportedMediaTypeError: UNSUPPORTED_MEDIA_TYPE,
@@ -163,32 +157,6 @@ PROBLEM_OF_STATUS: dict[int, ProblemType] = {
     405: METHOD_NOT_ALLOWED,
     413: BODY_TOO_LARGE,
 }
-
-
-def describe_validation(
-    errors: Iterable[Any], *, location: str | None = None, below: tuple[str, ...] = ()
-) -> list[FieldError]:
-    """Pydantic's findings without the input that caused them.
-
-    Args:
-        errors: What `ValidationError.errors()` gives.
-        location: Where the value was; None if the first part of each `loc` says so, as FastAPI's do.
-        below: Path from that place to the value.
-    """
-    found = []
-    for error in errors:
-        path = tuple(error["loc"])
-        place = location or str(path[0])
-        rest = below + (path if location else path[1:])
-        pointer = "" if error["type"] == "json_invalid" else _pointer(rest)
-        message = str(error["msg"]).removeprefix("Value error, ")
-        found.append(FieldError(place, pointer, message))
-    return found
-
-
-def _pointer(path: Iterable[Any]) -> str:
-    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
-    return "".join(f"/{part}" for part in escaped)[:MAX_FIELD_CHARS]
 
 
 def problem_response(
@@ -252,7 +220,7 @@ def _members_of(error: Exception) -> dict[str, Any]:
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - how it is registered
     return await _answer_penstock_error(
-        request, InvalidRequestError(describe_validation(error.errors()))
+        request, InvalidRequestError(describe_validation(error.errors(), body=error.body))
     )
 
 

@@ -1,22 +1,19 @@
 """What goes over the wire: the shapes that tests hold stable."""
 
-import math
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Generic, TypeVar
+from enum import StrEnum
+from typing import Annotated, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from services.api.json_values import Json, Metadata, StorableJson
 from services.core.runs.states import FailureReason, RunState, StepState
 
-MAX_DEPTH = 32
-MAX_METADATA_ENTRIES = 32
 MAX_PRIORITY = 100
 T = TypeVar("T")
 
-Json = dict[str, Any]
 Usd = Annotated[
     Decimal, PlainSerializer(float, return_type=float, when_used="json"), Field(examples=[0.0123])
 ]
@@ -28,43 +25,6 @@ INPUT_EXAMPLE = {
     "recipient": {"name": "Dr. Elena Marsh", "affiliation": "Northfield University"},
     "sender": "Sam Okafor",
 }
-
-
-def _is_storable(value: object) -> bool:
-    """Whether PostgreSQL can keep a JSON scalar or key: no U+0000, no lone surrogates, no NaN."""
-    if isinstance(value, str):
-        return "\x00" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _check_storable(value: Json) -> Json:
-    """Refuse what the record cannot keep; walks level by level, since input may be nested without bound."""
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH):
-        children: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                children += [*item.keys(), *item.values()]
-            elif isinstance(item, list):
-                children += item
-            elif not _is_storable(item):
-                code, message = "not_storable", "U+0000, lone surrogates, NaN and Infinity cannot be stored"
-                raise PydanticCustomError(code, message)
-        level = children
-    if level:
-        code, message = "too_deep", "Nested too deeply"
-        raise PydanticCustomError(code, message)
-    return value
-
-
-StorableJson = Annotated[Json, AfterValidator(_check_storable)]
-MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
-MetadataValue = Annotated[str, Field(max_length=500)] | bool | int | float | None
-Metadata = Annotated[
-    dict[MetadataKey, MetadataValue],
-    Field(max_length=MAX_METADATA_ENTRIES, examples=[{"campaign": "spring"}]),
-    AfterValidator(_check_storable),
-]
 
 
 class Shape(BaseModel):
@@ -232,3 +192,86 @@ class Problem(BaseModel):
     """What is wrong with the request; with `invalid-request` only."""
     known_pipelines: list[str] | None = None
     """The names that exist; with `unknown-pipeline` only."""
+
+
+class PartStatus(StrEnum):
+    """Whether a part answers."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class ClaudeStatus(StrEnum):
+    """Where calls to Claude go."""
+
+    CONFIGURED = "configured"
+    SIMULATED = "simulated"
+    MISSING = "missing"
+
+
+class HealthStatus(StrEnum):
+    """The whole in one word."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+
+
+class PartHealth(Shape):
+    """One part, asked just now."""
+
+    status: PartStatus
+    latency_ms: float | None = None
+    """How long the answer took; empty if there was none."""
+    error: str | None = None
+    """Kind of failure; empty if there was none."""
+
+
+class ClaudeHealth(Shape):
+    """Where calls to Claude go; nothing is sent there to find out."""
+
+    status: ClaudeStatus
+
+
+class QueueHealth(Shape):
+    """Runs that wait."""
+
+    depth: int
+    """Queued runs, those that wait for their next try included."""
+    oldest_queued_age_s: float | None
+    """Seconds since the oldest of them was due; empty if none is."""
+
+
+class HeartbeatHealth(Shape):
+    """The last sign of life of a process."""
+
+    process: str = Field(examples=["worker@3f2a"])
+    kind: str = Field(examples=["worker"])
+    age_s: float
+    """Seconds since then."""
+
+
+class Health(Shape):
+    """Every part, with ages."""
+
+    status: HealthStatus
+    """ok if the record and Redis answer, Claude is there, and each kind of process was alive just now."""
+    version: str
+    environment: str
+    postgres: PartHealth
+    redis: PartHealth
+    claude: ClaudeHealth
+    queue: QueueHealth | None
+    """Empty while the record is away."""
+    heartbeats: list[HeartbeatHealth]
+
+
+class Liveness(Shape):
+    """This process runs."""
+
+    status: HealthStatus = HealthStatus.OK
+
+
+class Readiness(Shape):
+    """This process can serve."""
+
+    status: HealthStatus = HealthStatus.OK
