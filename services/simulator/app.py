@@ -13,7 +13,7 @@ from config.simulator import SimulatorSettings
 from services.simulator.errors import ApiError, InvalidRequestError
 from services.simulator.faults import FaultBoard
 from services.simulator.ledger import Ledger
-from services.simulator.routes import admin, messages
+from services.simulator.routes import admin, messages, samples
 from services.simulator.state import State
 
 TITLE = "Claude simulator (not Claude)"
@@ -26,6 +26,9 @@ involved: what it says is taken from the prompt that it is given, and is good fo
 <li><code>POST /v1/messages</code>, <code>POST /v1/messages/count_tokens</code></li>
 <li><a href="/admin/requests">/admin/requests</a>, <a href="/admin/ledger">/admin/ledger</a>,
 <a href="/admin/faults">/admin/faults</a></li>
+<li>Sources to write about: <a href="/samples/researcher.html">a researcher</a>,
+<a href="/samples/book.html">a book</a>, <a href="/samples/organisation.html">an organisation</a>,
+<a href="/arxiv/api/query?search_query=au:Lindqvist">a small arXiv</a>; all made up</li>
 <li><a href="/openapi.json">/openapi.json</a></li>
 </ul>
 </body></html>
@@ -76,6 +79,7 @@ def create_app(settings: SimulatorSettings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_error)
     app.include_router(messages.router)
     app.include_router(admin.router)
+    app.include_router(samples.router)
     app.add_api_route("/", _root, include_in_schema=False, response_class=HTMLResponse)
     app.add_api_route("/livez", _livez)
     return app

@@ -58,7 +58,12 @@ class Call(Response):
         self._settings = settings
         self._request_id = request_id
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,  # noqa: ARG002 - ASGI's signature
+        receive: Receive,
+        send: Send,
+    ) -> None:
         """Send the answer; a client that goes away ends it at once."""
         started = monotonic_s()
         self._log.fault = self._rule.fault

@@ -13,8 +13,8 @@ from services.simulator.material import (
     words_of,
 )
 
-TITLE_WORDS = frozenset(
-    {"article", "book", "chapter", "novel", "paper", "preprint", "publication", "title", "work"}
+TITLED_WORKS = frozenset(
+    {"article", "book", "chapter", "novel", "paper", "preprint", "publication", "study", "work"}
 )
 EMPTY_WORDS = frozenset(
     {
@@ -43,7 +43,7 @@ AFTER_KEYWORD = re.compile(
     r"\s+)+(?P<phrase>[^.,;:()\n]{3,120})",
     re.IGNORECASE,
 )
-MAX_PHRASE_WORDS = 12
+MAX_PHRASE_WORDS = 16
 STEM_LETTERS = 5
 """Words that share this many first letters are taken for the same: publisher, published."""
 
@@ -93,19 +93,17 @@ def _labelled(source: Element, wanted: set[str], _name: str) -> Iterator[str]:
             yield split_sentences(value)[0]
 
 
-def _titled(source: Element, wanted: set[str], name: str) -> Iterator[str]:
+def _titled(source: Element, _wanted: set[str], name: str) -> Iterator[str]:
     """A title, if one is wanted: quoted, in a reference, or the source's own."""
-    kinds = TITLE_WORDS.intersection(words_of(name))
+    kinds = {word[:STEM_LETTERS] for word in TITLED_WORKS.intersection(words_of(name))}
     if not kinds:
         return
     yield from _own_title(source)
-    stems = {kind[:STEM_LETTERS] for kind in kinds - {"title"}}
     for sentence in split_sentences(source.text):
-        if stems & stems_of(sentence) or not stems:
+        if kinds & stems_of(sentence):
             yield from QUOTED.findall(sentence)
-    if wanted & {"paper", "artic", "publi", "prepr", "work"}:
+    if kinds - {"book", "novel"}:
         yield from CITED.findall(source.text)
-        yield from QUOTED.findall(source.text)
 
 
 def _own_title(source: Element) -> Iterator[str]:

@@ -4,7 +4,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 from services.simulator.errors import InvalidRequestError
-from services.simulator.json_schema import Json, Schema, canonical, fits, resolve, types_of
+from services.simulator.json_schema import (
+    AnySchema,
+    Json,
+    Schema,
+    canonical,
+    fits,
+    resolve,
+    types_of,
+)
 from services.simulator.material import Element, Material
 from services.simulator.scalars import Place, build_number, build_string, fit_length
 
@@ -40,7 +48,7 @@ class InstanceBuilder:
             raise InvalidRequestError(message)
         return value
 
-    def _value(self, schema: Schema | bool, place: Place, hint: Any = NO_HINT) -> Json:
+    def _value(self, schema: AnySchema, place: Place, hint: Any = NO_HINT) -> Json:
         schema = resolve(schema, self._root)
         if place.depth > DEEPEST:
             message = "output_config.format.schema: it nests without end"
@@ -67,6 +75,9 @@ class InstanceBuilder:
             hint = fit_length(hint, schema)
         if hint is not NO_HINT and fits(hint, schema, self._root):
             return hint
+        return self._scalar(kind, schema, place)
+
+    def _scalar(self, kind: str, schema: Schema, place: Place) -> Json:
         if kind == "string":
             return build_string(schema, place, self._material)
         if kind == "boolean":
@@ -155,8 +166,8 @@ class InstanceBuilder:
             index += 1
         return values
 
-    def _sections_for(self, items: Schema | bool) -> list[Element]:
-        """The prompt's sections that the items are about: `<placeholder>` for a field of that name."""
+    def _sections_for(self, items: AnySchema) -> list[Element]:
+        """The prompt's sections that the items are about: `<find>` for a field `find`."""
         for name in resolve(items, self._root).get("properties", {}):
             sections = self._material.elements(name)
             if sections:

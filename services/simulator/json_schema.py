@@ -10,6 +10,8 @@ from services.simulator.errors import InvalidRequestError
 Json = Any
 """A JSON value."""
 Schema = dict[str, Any]
+AnySchema = Schema | bool
+"""True fits everything, false nothing."""
 
 UNSUPPORTED = ("not", "if", "then", "else", "patternProperties", "dependentSchemas", "contains")
 LIMIT_IN_DESCRIPTION = re.compile(
@@ -29,7 +31,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def resolve(schema: Schema | bool, root: Schema) -> Schema:
+def resolve(schema: AnySchema, root: Schema) -> Schema:
     """The schema with its reference followed, its allOf merged and its described limits read.
 
     Raises:
@@ -69,7 +71,7 @@ def types_of(schema: Schema) -> tuple[str, ...]:
     return ()
 
 
-def fits(value: Json, schema: Schema | bool, root: Schema) -> bool:
+def fits(value: Json, schema: AnySchema, root: Schema) -> bool:
     """Whether a value is an instance of a schema."""
     schema = resolve(schema, root)
     return (

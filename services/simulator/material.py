@@ -15,7 +15,9 @@ ELEMENT = re.compile(
 )
 ATTRIBUTE = re.compile(r"([\w-]+)=\"([^\"]*)\"")
 TAG = re.compile(r"</?[A-Za-z_][^<>]*>")
-PAIR = re.compile(r"^[ \t]*([^\W\d][\w ./-]{0,40}?):[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
+PAIR = re.compile(
+    r"^[ \t]*(?:[-*•][ \t]+)?([^\W\d][\w ./-]{0,40}?):[ \t]+(\S.*?)[ \t]*$", re.MULTILINE
+)
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b[A-Z][a-z]\.)(?<!\bProf\.)\s+|\n+")
 """A full stop after an initial or a short title (`J.`, `Dr.`) ends no sentence."""
 WORD = re.compile(r"[^\W_]+")
@@ -88,7 +90,7 @@ class Material:
         return tuple(sentence for text in texts for sentence in split_sentences(text))
 
     def value_of(self, name: str) -> str | None:
-        """What the prompt itself calls by this name: a line, a section, or a section's attribute."""
+        """What the prompt calls by this name: a line, a section, or an attribute of one."""
         key = normal_name(name)
         if key in self.pairs:
             return self.pairs[key]

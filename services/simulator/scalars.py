@@ -1,4 +1,4 @@
-"""Texts and numbers for an answer: the prompt's own where it has them, else plainly neutral ones."""
+"""Texts and numbers for an answer: the prompt's own where it has them, else neutral ones."""
 
 import math
 import re
@@ -81,7 +81,7 @@ def fit_length(text: str, schema: Schema, *, suffix: str = "") -> str:
 
 
 def build_number(schema: Schema, place: Place, material: Material, *, is_integer: bool) -> float:
-    """A number within the schema's limits: the prompt's own if it names one, else the nearest to 0."""
+    """A number within the schema's limits: the prompt's own, or near it; else near 0."""
     step = schema.get("multipleOf") or (1 if is_integer else 0)
     gap = step or 1e-3
     low = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + gap)
