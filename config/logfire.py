@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from config.sources import Settings
@@ -23,6 +23,8 @@ class LogfireSettings(Settings):
 
     token: SecretStr | None = None
     """Write token; empty means that nothing leaves this machine."""
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """Address of any OpenTelemetry collector (OTLP over HTTP) that gets the traces, with or without Logfire."""
     environment: str | None = None
     """Shown with each span; empty means PENSTOCK_ENV."""
     capture_content: bool = False

@@ -1,10 +1,13 @@
 """Where settings come from: the process environment, then one file per secret."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import SecretsSettingsSource
+from typing_extensions import override
 
 DEFAULT_SECRETS_DIR = Path("/run/secrets")
 
@@ -13,6 +16,22 @@ def secrets_dir() -> Path | None:
     """The folder that holds one file per secret, or None where there is none."""
     folder = Path(os.environ.get("SECRETS_DIR") or DEFAULT_SECRETS_DIR)  # noqa: TID251 - the one door to the environment
     return folder if folder.is_dir() else None
+
+
+@contextmanager
+def environment_variables(**values: str) -> Iterator[None]:
+    """Set variables for a moment, for libraries that can be told in no other way."""
+    environ = os.environ  # noqa: TID251 - the one door to the environment
+    before = {name: environ.get(name) for name in values}
+    environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del environ[name]
+            else:
+                environ[name] = value
 
 
 class Settings(BaseSettings):
@@ -27,6 +46,7 @@ class Settings(BaseSettings):
     )
 
     @classmethod
+    @override
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
