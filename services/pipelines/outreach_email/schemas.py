@@ -1,7 +1,7 @@
 """What goes into an outreach email, what each step finds, and what comes out."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, LiteralString
 from uuid import UUID
 
 from pydantic import (
@@ -29,10 +29,14 @@ class TemplateType(StrEnum):
     GENERAL = "general"
 
 
+def _invalid(*, kind: LiteralString, reason: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{reason}", {"reason": reason})
+
+
 def _without_marks(text: str) -> str:
     if has_marks(text):
-        message = "This must not hold {{ or }}: placeholders belong into the template."
-        raise PydanticCustomError("placeholder_in_value", message)
+        reason = "This must not hold {{ or }}: placeholders belong into the template."
+        raise _invalid(kind="placeholder_in_value", reason=reason)
     return text
 
 
@@ -40,19 +44,17 @@ def _with_placeholders(template: str) -> str:
     try:
         names = placeholder_names(template)
     except ValueError as error:
-        raise PydanticCustomError(
-            "malformed_placeholder", "{reason}", {"reason": str(error)}
-        ) from error
+        raise _invalid(kind="malformed_placeholder", reason=str(error)) from error
     if not names:
-        message = "The template has no placeholder: write at least one, such as {{name}}."
-        raise PydanticCustomError("no_placeholder", message)
+        reason = "The template has no placeholder: write at least one, such as {{name}}."
+        raise _invalid(kind="no_placeholder", reason=reason)
     return template
 
 
 def _without_login(url: HttpUrl) -> HttpUrl:
     if url.username is not None or url.password is not None:
-        message = "The address must not hold a user name or a password."
-        raise PydanticCustomError("login_in_address", message)
+        reason = "The address must not hold a user name or a password."
+        raise _invalid(kind="login_in_address", reason=reason)
     return url
 
 
