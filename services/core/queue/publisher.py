@@ -57,7 +57,7 @@ class HintPublisher:
             self._send(producer, TaskName.EXECUTE_ISOLATED_RUN, list(suspects.values()))
 
     def _send(self, producer: Producer, task: TaskName, hints: list[_Hint]) -> None:
-        room = FULL_QUEUE - _depth(producer, QUEUE_OF_TASK[task])
+        room = FULL_QUEUE - queue_depth(producer, QUEUE_OF_TASK[task])
         for hint in hints[: max(0, room)]:
             hint.context.run(
                 self._app.send_task,
@@ -68,7 +68,7 @@ class HintPublisher:
             )
 
 
-def _depth(producer: Producer, queue: str) -> int:
+def queue_depth(producer: Producer, queue: str) -> int:
     """Messages that wait in a queue."""
     channel: Any = producer.channel
     with channel.conn_or_acquire() as client:
