@@ -6,8 +6,8 @@ from importlib.metadata import version
 from celery import Celery
 
 from services import __version__
-from services.core.clock import monotonic_s
 from services.core.queue.contracts import HealthReport
+from services.core.queue.redis_commands import ping_s
 
 PACKAGES = ("celery", "kombu", "redis")
 
@@ -25,8 +25,4 @@ def report_health(app: Celery, *, worker: str) -> HealthReport:
 def _redis_latency_s(app: Celery) -> float:
     """The round trip of one PING on an open connection."""
     with app.producer_pool.acquire(block=True) as producer:
-        with producer.channel.conn_or_acquire() as client:
-            client.ping()
-            started_s = monotonic_s()
-            client.ping()
-            return monotonic_s() - started_s
+        return ping_s(producer)

@@ -9,7 +9,7 @@ from kombu.asynchronous.timer import Entry
 
 from services.core.queue.contracts import TaskName
 from services.core.queue.outbox import Outbox
-from services.core.queue.publisher import queue_depth
+from services.core.queue.redis_commands import queue_depth
 
 INTERVAL_S = 10.0
 """Seconds between probes."""
@@ -27,7 +27,7 @@ class Prober(StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._app: Celery = consumer.app
-        self._queue = worker_direct(consumer.hostname)
+        self._queue = worker_direct(consumer.hostname).name
         self._outbox: Outbox[None] = Outbox("probes", self._send)
         self._timer: Entry | None = None
 
@@ -36,15 +36,15 @@ class Prober(StartStopStep):
         self._outbox.put(None)
         self._timer = consumer.timer.call_repeatedly(INTERVAL_S, self._outbox.put, (None,))
 
-    def stop(self, consumer: Any) -> None:
+    def stop(self, _consumer: Any) -> None:
         """Send no more probes."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _send(self, probes: list[None]) -> None:
+    def _send(self, _probes: list[None]) -> None:
         with self._app.producer_pool.acquire(block=True) as producer:
-            if queue_depth(producer, self._queue.name) < BACKLOG:
+            if queue_depth(producer, self._queue) < BACKLOG:
                 self._app.send_task(
                     TaskName.PROBE_WORKER,
                     queue=self._queue,

@@ -1,5 +1,6 @@
 """The Celery tasks of a worker: thin, all work is elsewhere."""
 
+from typing import Any
 from uuid import UUID
 
 from celery import Celery, Task
@@ -10,7 +11,7 @@ from services.worker.pool import async_task
 from services.worker.process import WorkerProcess
 from services.worker.sweepers import sweep_runs
 
-QUIET = {"ignore_result": True, "send_events": False, "autoretry_for": ()}
+QUIET: dict[str, Any] = {"ignore_result": True, "send_events": False, "autoretry_for": ()}
 """Tasks that nobody waits for or looks at; what they leave undone is taken up by the next sweep."""
 
 
@@ -36,5 +37,5 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
         process.confirm_alive()
 
     @app.task(name=TaskName.HEALTH_CHECK, bind=True)
-    def health_check(self: Task) -> HealthReport:
-        return report_health(app, worker=self.request.hostname)
+    def health_check(self: Task[..., HealthReport]) -> HealthReport:
+        return report_health(app, worker=self.request.hostname or "")

@@ -1,3 +1,4 @@
+# ruff: noqa: D102, PLR0913 - RunStore says what its methods promise, and has these arguments
 """RunStore without PostgreSQL, for unit tests: one dict of runs, the same promises to a worker."""
 
 from collections.abc import Sequence
@@ -46,8 +47,11 @@ class MemoryRunStore:
 
     # --- what tests do ------------------------------------------------------------------------
     def add_run(
-        self, pipeline: str = "tiny", input: Json | None = None, **changes: Any
-    ) -> MemoryRun:  # noqa: A002 - the record's word
+        self,
+        pipeline: str = "tiny",
+        input: Json | None = None,  # noqa: A002 - the record's word
+        **changes: Any,
+    ) -> MemoryRun:
         """A queued run."""
         lease = Lease(
             run_id=uuid4(),
