@@ -143,7 +143,8 @@ class RunExecutor:
 
     def _new_try(self, lease: Lease, step: Step, *, attempt: int) -> _Try:
         text = TextStream(partial(self._store.record_text, lease, step.name))
-        return _Try(lease, step, attempt, MeteredClaude(self._outside.claude, text), text)
+        claude = MeteredClaude(self._outside.claude, text, trace_key=str(lease.run_id))
+        return _Try(lease, step, attempt, claude, text)
 
     async def _call(self, current: _Try, value: Json) -> Json:
         """Call the step's function; its output as JSON."""
