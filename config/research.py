@@ -18,4 +18,4 @@ class ResearchSettings(Settings):
     max_page_bytes: int = Field(default=2_000_000, ge=1024)
     """Largest source that is read, in bytes after decompression."""
     allowed_private_hosts: tuple[str, ...] = ()
-    """JSON list of "host:port" that may be read although they are private, such as an internal wiki."""
+    """JSON list of "host:port" that may be read although private, such as an internal wiki."""
