@@ -1,9 +1,22 @@
 """The HTTP API."""
 
-from pydantic import Field, SecretStr
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from config.secrets import GENERATED_BY
 from config.sources import Settings
+
+KEY_FORM: Final = re.compile(r"psk_[0-9a-f]{12}_[\w-]{43}", re.ASCII)
+
+
+def _refuse_malformed(key: SecretStr | None) -> SecretStr | None:
+    if key is not None and not KEY_FORM.fullmatch(key.get_secret_value()):
+        message = "is not a key of the form psk_<12 hex digits>_<43 characters>; run `make secrets` to write one"
+        raise ValueError(message)
+    return key
 
 
 class ApiSettings(Settings):
@@ -17,7 +30,7 @@ class ApiSettings(Settings):
     """TCP port."""
     workers: int = Field(default=2, ge=1)
     """gunicorn worker processes."""
-    initial_key: SecretStr | None = None
+    initial_key: Annotated[SecretStr | None, GENERATED_BY, AfterValidator(_refuse_malformed)] = None
     """First API key, stored (hashed) by `migrate`; read from the secret file `api_initial_key` in containers."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     """Largest request body, in bytes; more is answered 413."""

@@ -115,8 +115,7 @@ def _retry_if_all_is_down(readings: list[_Reading]) -> None:
     down = [reading for reading in readings if reading.status is SourceStatus.UNREACHABLE]
     if down and not any(reading.status is SourceStatus.FOUND for reading in readings):
         reasons = "; ".join(f"{reading.url}: {reading.reason}" for reading in down)
-        message = f"no source answered: {reasons}"
-        raise StepTransientError(message)
+        raise StepTransientError(f"no source answered: {reasons}")
 
 
 def _numbered(readings: list[_Reading]) -> tuple[Source, ...]:
