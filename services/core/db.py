@@ -1,4 +1,4 @@
-"""PostgreSQL: one engine per process, a bound on every wait, the one place that knows its errors."""
+"""PostgreSQL: one engine per process, a bound on every wait, one place that knows its errors."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence

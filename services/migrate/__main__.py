@@ -28,7 +28,7 @@ MIGRATION_TIMEOUT_S = 3600.0
 
 
 class MalformedKeyError(PenstockError):
-    """API_INITIAL_KEY is no key: expected psk_<12 hex digits>_<43 characters>; `make key` gives one."""
+    """API_INITIAL_KEY is no key (psk_<12 hex digits>_<43 characters>); `make key` gives one."""
 
 
 class DatabaseRefusedError(PenstockError):
@@ -36,7 +36,7 @@ class DatabaseRefusedError(PenstockError):
 
 
 async def prepare(postgres: PostgresSettings, initial_key: SecretStr | None) -> str:
-    """Wait for PostgreSQL, migrate it to the newest revision and store the first key; what was done.
+    """Wait for PostgreSQL, migrate it and store the first key; what was done.
 
     Raises:
         MalformedKeyError: The key has not the form of a key. Nothing was changed.

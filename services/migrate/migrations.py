@@ -1,4 +1,4 @@
-"""Alembic, without a configuration file: where the migrations are, and a lock so that only one runs."""
+"""Alembic without a configuration file, and a lock so that only one process migrates."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,8 @@ LOCK_ID = 7_366_747
 async def migrate(engine: AsyncEngine, command: Callable[[Config], None]) -> tuple[str, str]:
     """Run an Alembic command in one transaction; the revisions before and after.
 
-    The lock makes a second caller wait until the first has committed. It is released with the transaction, even
-    if the process dies.
+    The lock makes a second caller wait until the first has committed. It is released with the
+    transaction, even if the process dies.
 
     Args:
         engine: One whose statements may take long.

@@ -1,8 +1,8 @@
 """Real Redis and PostgreSQL for integration tests, started once per session.
 
-`postgres_settings` and `redis_settings` are the servers. `fresh_database` is an empty migrated database
-for one test, `module_database` one for a module, `store` a RunStore on a fresh one, `api_key` a key in
-it, and `clean_redis` is Redis without keys.
+`postgres_settings` and `redis_settings` are the servers. `fresh_database` is an empty migrated
+database for one test, `module_database` one for a module, `store` a RunStore on a fresh one,
+`api_key` a key in it, and `clean_redis` is Redis without keys.
 """
 
 import asyncio

@@ -22,8 +22,8 @@ from services.core.runs.sql import statement
 from services.core.runs.states import RunState, StepState
 from services.core.usage import Usage
 
-# A run, its steps and its first event. Rows come in the order of their idempotency keys, so that two
-# batches never wait for each other in a circle. A key that was used before gives no row.
+# A run, its steps and its first event. Rows come in the order of their idempotency keys, so that
+# two batches never wait for each other in a circle. A key that was used before gives no row.
 ACCEPT_RUNS = statement(
     """
     WITH item AS MATERIALIZED (

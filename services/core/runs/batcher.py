@@ -1,4 +1,4 @@
-"""Many callers' writes in one transaction: each caller waits for its own commit, and pays a part of it."""
+"""Many callers' writes in one transaction: each waits for its commit, and pays a part of it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
@@ -28,8 +28,8 @@ _Batch: TypeAlias = Sequence[_Waiting[Key, Result]]
 class Batcher(Generic[Key, Result]):
     """Gathers what callers on one event loop submit, and writes it in batches.
 
-    On an idle system an item is written at once. While a batch is on its way the next one gathers, so the
-    batches grow with the load. No task runs while there is nothing to write.
+    On an idle system an item is written at once. While a batch is on its way the next one gathers,
+    so the batches grow with the load. No task runs while there is nothing to write.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Batcher(Generic[Key, Result]):
     async def submit(self, key: Key, item: str) -> Result | None:
         """Commit an item; its result, or None where it had no effect.
 
-        A caller that is cancelled leaves the batch of others whole. Its own item is dropped if it was not
-        on its way yet.
+        A caller that is cancelled leaves the batch of others whole. Its own item is dropped if it
+        was not on its way yet.
 
         Args:
             key: Tells the item's result from others. Items with the same key never share a batch.
@@ -111,15 +111,20 @@ class Batcher(Generic[Key, Result]):
                     _refuse(waiting, StoreUnavailableError(str(error)), cause=error)
                 return
             except Exception as error:  # noqa: BLE001 - it belongs to the caller, who waits for it
-                if len(part) == 1:
-                    _refuse(part[0], error, cause=error.__cause__)
-                else:
+                if len(part) > 1:
                     middle = len(part) // 2
                     parts += [part[middle:], part[:middle]]
+                else:
+                    _refuse(part[0], error, cause=error.__cause__)
             else:
-                for waiting in part:
-                    if not waiting.answer.done():
-                        waiting.answer.set_result(results.get(waiting.key))
+                _answer(part, results)
+
+
+def _answer(part: _Batch[Key, Result], results: Mapping[Key, Result]) -> None:
+    """Give each caller its result."""
+    for waiting in part:
+        if not waiting.answer.done():
+            waiting.answer.set_result(results.get(waiting.key))
 
 
 def _refuse(

@@ -5,8 +5,8 @@ from uuid import UUID
 from services.core.db import Database
 from services.core.runs.sql import statement
 
-# The fence grows, so that a holder writes nothing any more. The time is that of the change and not of the
-# statement's begin, which may lie before the claim that it had to wait for.
+# The fence grows, so that a holder writes nothing any more. The time is that of the change and not
+# of the statement's begin, which may lie before the claim that it had to wait for.
 CANCEL_RUN = statement(
     """
     WITH changed AS (
@@ -17,7 +17,8 @@ CANCEL_RUN = statement(
      RETURNING id, event_seq, finished_at),
     stopped AS (
         UPDATE steps
-           SET state = :step_failed, finished_at = changed.finished_at, error = 'The run was cancelled.'
+           SET state = :step_failed, finished_at = changed.finished_at,
+               error = 'The run was cancelled.'
           FROM changed
          WHERE steps.run_id = changed.id AND steps.state = :step_running),
     told AS (

@@ -63,8 +63,8 @@ CLAIM_ISOLATED_RUN = _claim(
     """
 )
 
-# A statement of its own, after the claim: its snapshot is younger than the lease, so that it sees every
-# checkpoint that an earlier holder committed.
+# A statement of its own, after the claim: its snapshot is younger than the lease, so that it sees
+# every checkpoint that an earlier holder committed.
 READ_STEPS = statement(
     """
     SELECT run_id, name, failures, state = :step_succeeded AS is_done, output

@@ -21,8 +21,8 @@ class MalformedCursorError(ValueError):
 def encode_json(value: Any) -> str:
     """JSON text that jsonb takes.
 
-    jsonb has no NUL and no lone surrogates; text from the web or from Claude may. They become U+FFFD
-    and "?": better a mark in the text than a run that cannot be stored.
+    jsonb has no NUL and no lone surrogates; text from the web or from Claude may. They become
+    U+FFFD and "?": better a mark in the text than a run that cannot be stored.
 
     Raises:
         ValueError: NaN or infinity, which JSON does not have.
@@ -75,7 +75,7 @@ def decode_time_cursor(cursor: str) -> tuple[datetime, UUID]:
         at, _, id_text = _decode(cursor).partition(" ")
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is None:
-            raise MalformedCursorError(MalformedCursorError.__doc__)  # noqa: TRY301 - one way out
+            raise MalformedCursorError(MalformedCursorError.__doc__)
         return moment, UUID(id_text)
     except ValueError as error:
         raise MalformedCursorError(MalformedCursorError.__doc__) from error

@@ -25,7 +25,9 @@ ADD_KEY = statement(
 
 REVOKE_KEY = statement(
     """
-    UPDATE api_keys SET revoked_at = now() WHERE prefix = :prefix AND revoked_at IS NULL RETURNING id
+    UPDATE api_keys SET revoked_at = now()
+     WHERE prefix = :prefix AND revoked_at IS NULL
+ RETURNING id
     """
 )
 

@@ -1,4 +1,4 @@
-"""API keys: `psk_<prefix>_<secret>`. The record keeps the prefix, to find it by, and a hash of the whole."""
+"""API keys: `psk_<prefix>_<secret>`. The record keeps the prefix and a hash of the whole."""
 
 import re
 import secrets
@@ -17,7 +17,8 @@ def generate_key() -> str:
 def parse_key(text: str) -> tuple[str, bytes] | None:
     """The prefix of a key and the SHA-256 of the whole, or None if it does not have a key's form.
 
-    SHA-256 without salt or stretching is enough: a key is random, no password, so it cannot be guessed.
+    SHA-256 without salt or stretching is enough: a key is random, no password, so it cannot be
+    guessed.
     """
     match = KEY_PATTERN.fullmatch(text)
     if match is None:

@@ -28,7 +28,7 @@ class NewRun:
     budget_usd: Decimal | None = None
     idempotency_key: str | None = None
     request_hash: bytes | None = None
-    """SHA-256 of the canonical request body; decides whether a repeated idempotency key is the same request."""
+    """SHA-256 of the canonical request body; another one under the same key is a conflict."""
     traceparent: str | None = None
     """W3C trace context of the request that posted the run."""
 
@@ -88,7 +88,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The sole right to execute a run, until it lapses; the fence tells it from earlier and later ones."""
+    """The sole right to execute a run, until it lapses; the fence tells it from other leases."""
 
     run_id: UUID
     fence: int
@@ -97,7 +97,7 @@ class Lease:
     checkpoints: dict[str, Json]
     """Outputs of the steps that succeeded already, by step name."""
     step_attempts: dict[str, int]
-    """Earlier tries of each step that failed, by step name; neither crashes nor give-backs count."""
+    """Failed tries of each step, by step name; neither crashes nor give-backs count."""
     traceparent: str | None
     created_at: datetime
     budget_usd: Decimal | None = None

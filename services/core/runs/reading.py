@@ -129,7 +129,7 @@ def _run(row: Row[Any]) -> Run:
         metadata=row.metadata,
         priority=row.priority,
         steps=tuple(_step(step) for step in row.steps or ()),
-        usage=_usage(row._mapping),  # noqa: SLF001 - the documented name
+        usage=_usage(row._mapping),  # noqa: SLF001 - its documented name
         cost_usd=row.cost_usd,
         budget_usd=row.budget_usd,
         attempts=row.attempts,

@@ -1,4 +1,4 @@
-"""Turns commented SQL into statements; names of states and events come from services.core.runs.states."""
+"""Turns commented SQL into statements; states and events come from services.core.runs.states."""
 
 import re
 from enum import StrEnum
@@ -34,10 +34,11 @@ COST_COLUMNS = {
 def statement(sql: str) -> TextClause:
     """A statement with its states and events filled in; other `:names` stay parameters.
 
-    `:claim_sources` is the list of states in which the transition `claim` is allowed, `:claim_target`
-    the state that it leads to, `:run_queued` a run's state, `:step_pending` a step's, `:reason_crashed`
-    a reason, `:event_run_queued` an event's type. They become literals, not parameters, because
-    PostgreSQL takes a partial index only for a condition that it can see when it plans.
+    `:claim_sources` is the list of states in which the transition `claim` is allowed,
+    `:claim_target` the state that it leads to, `:run_queued` a run's state, `:step_pending` a
+    step's, `:reason_crashed` a reason, `:event_run_queued` an event's type. They become literals,
+    not parameters, because PostgreSQL takes a partial index only for a condition that it can see
+    when it plans.
 
     `:cost_columns` are the columns of an item that say what Claude was paid for, and
     `:add_cost_to_runs` and `:add_cost_to_steps` add them to a row.

@@ -1,9 +1,9 @@
 """The SQL that the holder of a lease runs while it executes a run.
 
-Each statement takes `:items`, a JSON list of what callers want, and is one transaction. It first locks the
-runs that their leases still hold, in the order of their ids, so that two batches never wait for each other
-in a circle. Then it writes rows and events together. What a fenced-out caller sent finds no row, and no row
-comes back for it.
+Each statement takes `:items`, a JSON list of what callers want, and is one transaction. It first
+locks the runs that their leases still hold, in the order of their ids, so that two batches never
+wait for each other in a circle. Then it writes rows and events together. What a fenced-out caller
+sent finds no row, and no row comes back for it.
 """
 
 from sqlalchemy import TextClause
@@ -13,7 +13,7 @@ from services.core.runs.states import Transition
 
 
 def _fenced(transition: Transition, columns: str, body: str) -> TextClause:
-    """A statement on the runs that are still held; `columns` is what an item has besides run and fence.
+    """A statement on runs that are still held; `columns` is what an item has besides run and fence.
 
     A lease that has lapsed still holds until somebody notices: its holder is the only one.
     """
@@ -102,7 +102,8 @@ RECORD_CHECKPOINTS = _fenced(
 # The run is done; its email is stored with it.
 FINISH_RUNS = _fenced(
     Transition.FINISH,
-    "output jsonb, email_id uuid, template_type text, subject text, body text, email_metadata jsonb",
+    """output jsonb,
+       email_id uuid, template_type text, subject text, body text, email_metadata jsonb""",
     """
     changed AS (
         UPDATE runs

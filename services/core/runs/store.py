@@ -1,4 +1,4 @@
-"""The record's only writer. Every method is one transaction; a state change writes row and event together."""
+"""The record's only writer: a method is a transaction; a state change writes row and event."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -41,14 +41,14 @@ from services.core.usage import Usage
 class RunStore:
     """Accepts, claims, checkpoints and ends runs.
 
-    Every method raises StoreUnavailableError when PostgreSQL does not answer in time; a change may then have
-    been committed or not. Every method that takes a Lease raises LeaseLostError when the run was taken by another
-    worker, requeued or cancelled meanwhile, and changes nothing then.
+    Every method raises StoreUnavailableError when PostgreSQL does not answer in time; a change may
+    then have been committed or not. Every method that takes a Lease raises LeaseLostError when the
+    run was taken by another worker, requeued or cancelled meanwhile, and changes nothing then.
 
     A store belongs to one event loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - limits, each with its own name
         self,
         engine: AsyncEngine,
         *,
@@ -144,7 +144,7 @@ class RunStore:
         await self._progress.record_checkpoint(lease, checkpoint)
 
     async def finish_run(self, lease: Lease, output: Json, email: NewEmail | None = None) -> None:
-        """running -> succeeded, with the email in the same transaction."""
+        """End a run well, with its email in the same transaction (running -> succeeded)."""
         await self._progress.finish_run(lease, output, email)
 
     async def retry_run(  # noqa: PLR0913 - what a failed try leaves behind
@@ -157,7 +157,9 @@ class RunStore:
         usage: Usage,
         cost_usd: Decimal,
     ) -> None:
-        """running -> queued, due in `delay_s`; step.retrying {"step", "attempt", "error", "next_at"}.
+        """Try a step again in `delay_s` (running -> queued).
+
+        The event is step.retrying {"step", "attempt", "error", "next_at"}.
 
         Usage and cost of the failed try are added to the step's and the run's.
         """
@@ -166,13 +168,13 @@ class RunStore:
         )
 
     async def release_run(self, lease: Lease) -> None:
-        """running -> queued, due at once: a graceful give-back, neither a crash nor a failed try."""
+        """Give a run back at once: neither a crash nor a failed try (running -> queued)."""
         await self._progress.release_run(lease)
 
     async def fail_run(
         self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
     ) -> None:
-        """running -> failed, and with it the step that was running."""
+        """End a run badly, and with it the step that was running (running -> failed)."""
         await self._progress.fail_run(lease, failure, usage=usage, cost_usd=cost_usd)
 
     # --- sweep --------------------------------------------------------------------------------
@@ -185,13 +187,13 @@ class RunStore:
         return await self._sweeps.requeue_lapsed_runs(limit=limit)
 
     async def take_due_hints(self, *, limit: int = 500) -> list[DueHint]:
-        """Due runs without a fresh hint; each is given to one caller, again after rehint_after_s."""
+        """Due runs without a fresh hint; one caller gets each, again after rehint_after_s."""
         return await self._sweeps.take_due_hints(limit=limit)
 
     # --- clients ------------------------------------------------------------------------------
 
     async def cancel_run(self, key_id: UUID, run_id: UUID) -> Run:
-        """queued or running -> cancelled; a holder finds out when it next writes or renews.
+        """End a run early; a holder finds out when it next writes or renews.
 
         Raises:
             RunNotFoundError: The key has no such run.
@@ -211,7 +213,7 @@ class RunStore:
         """
         return await self._reader.get_run(key_id, run_id)
 
-    async def list_runs(  # noqa: PLR0913 - one argument per filter
+    async def list_runs(
         self,
         key_id: UUID,
         *,

@@ -6,9 +6,10 @@ from services.core.errors import StoreUnavailableError
 from services.core.runs.models import DueHint
 from services.core.runs.sql import statement
 
-# A lease lapsed: its holder died, or was cut off. The run goes on alone from now on, because it may be what
-# killed the process; the first time at once, then after 4, 8, ... seconds. With the last crash it fails.
-# Right after PostgreSQL itself was away, holders get the time of one lease to renew first.
+# A lease lapsed: its holder died, or was cut off. The run goes on alone from now on, because it may
+# be what killed the process; the first time at once, then after 4, 8, ... seconds. With the last
+# crash it fails. Right after PostgreSQL itself was away, holders get the time of one lease to renew
+# first.
 REQUEUE_LAPSED_RUNS = statement(
     """
     WITH lapsed AS (
@@ -26,7 +27,8 @@ REQUEUE_LAPSED_RUNS = statement(
           FROM lapsed),
     changed AS (
         UPDATE runs
-           SET crashes = delayed.crashes, is_isolated = true, lease_owner = NULL, lease_until = NULL,
+           SET crashes = delayed.crashes, is_isolated = true,
+               lease_owner = NULL, lease_until = NULL,
                next_at = delayed.next_at, hint_at = delayed.next_at,
                state = CASE WHEN is_last THEN :crash_out_target ELSE :lapse_target END,
                finished_at = CASE WHEN is_last THEN now() END,
@@ -108,8 +110,8 @@ class RunSweeps:
     def _is_after_absence(self) -> bool:
         """Whether PostgreSQL did not answer a sweep within the last lease.
 
-        When it froze or could not be reached, and did not restart, it looks as if every holder had died, while
-        they only could not renew. They get the time of one lease, as after a restart.
+        When it froze or could not be reached, and did not restart, it looks as if every holder had
+        died, while they only could not renew. They get the time of one lease, as after a restart.
         """
         absent_at_s = self._absent_at_s
         return absent_at_s is not None and monotonic_s() - absent_at_s < self._lease_ttl_s

@@ -113,7 +113,8 @@ runs = Table(
     _moment("finished_at", is_optional=True),
     _one_of("state", RunState),
     # Room on each page for the next version of a row, so that events, heartbeats and checkpoints,
-    # which touch no indexed column, write no index (HOT updates). lease_until is in no index for that.
+    # which touch no indexed column, write no index (HOT updates). lease_until is in no index for
+    # that.
     postgresql_with={"fillfactor": "75"},
 )
 

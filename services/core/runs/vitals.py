@@ -77,8 +77,8 @@ class Vitals:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._totals: RunTotals | None = None
-        self._totals_at_s = 0.0
-        self._counting = asyncio.Lock()
+        self._counted_at_s = 0.0
+        self._counting: asyncio.Task[RunTotals] | None = None
 
     async def ping(self) -> float:
         """Round trip in seconds."""
@@ -96,13 +96,12 @@ class Vitals:
         return [Heartbeat(process=row.process, kind=row.kind, age_s=row.age_s) for row in rows]
 
     async def get_totals(self) -> RunTotals:
-        """The record in numbers, at most TOTALS_MAX_AGE_S old: adding up a large record takes a while."""
-        async with self._counting:
-            age_s = monotonic_s() - self._totals_at_s
-            if self._totals is None or age_s > TOTALS_MAX_AGE_S:
-                self._totals = await self._count()
-                self._totals_at_s = monotonic_s()
+        """The record in numbers, TOTALS_MAX_AGE_S old at most: adding up takes a while."""
+        if self._totals is not None and monotonic_s() - self._counted_at_s < TOTALS_MAX_AGE_S:
             return self._totals
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.create_task(self._count())
+        return await asyncio.shield(self._counting)  # one count serves all who ask meanwhile
 
     async def _count(self) -> RunTotals:
         """Ask PostgreSQL."""
@@ -115,13 +114,15 @@ class Vitals:
             by_state[RunState(row.state)] += row.runs
             if row.reason is not None:
                 by_reason[FailureReason(row.reason)] += row.runs
-        return RunTotals(
+        self._totals = RunTotals(
             runs_by_state=by_state,
             failures_by_reason=by_reason,
             due_runs=due.runs,
             oldest_due_age_s=due.oldest_age_s,
             steps=tuple(_step_totals(row) for row in steps),
         )
+        self._counted_at_s = monotonic_s()
+        return self._totals
 
 
 def _step_totals(row: Row[Any]) -> StepTotals:
