@@ -123,8 +123,15 @@ class RunExecutor:
             if isinstance(outcome, Retrying | Failed):
                 return outcome
             value = outcome
+        return await self._finish(lease, pipeline, value)
+
+    async def _finish(self, lease: Lease, pipeline: Pipeline[Any], output: Json) -> Ending:
         last = self._new_try(lease, pipeline.steps[-1], attempt=1)
-        return await self._within_bounds(last, partial(_succeed, pipeline, value))
+        ending = await self._within_bounds(last, partial(_succeed, pipeline, output))
+        if isinstance(ending, Retrying):
+            # What makes the email is pure: it would fail in the same way for ever.
+            return _fail(last, FailureReason.PERMANENT, ending.error)
+        return ending
 
     async def _try_step(self, lease: Lease, step: Step, value: Json) -> Json | Retrying | Failed:
         """Try a step once and record its checkpoint: its output as JSON, or what follows."""
