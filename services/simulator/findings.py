@@ -44,6 +44,7 @@ AFTER_KEYWORD = re.compile(
     re.IGNORECASE,
 )
 MAX_PHRASE_WORDS = 16
+SAME_WORDS = dict.fromkeys(("area", "field", "focus", "theme", "topic"), "interest")
 STEM_LETTERS = 5
 """Words that share this many first letters are taken for the same: publisher, published."""
 
@@ -83,7 +84,8 @@ def find_value(name: str, question: str, material: Material) -> Finding | None:
 
 def stems_of(text: str) -> set[str]:
     """The first letters of each word that says something."""
-    return {word[:STEM_LETTERS] for word in words_of(text) if word not in EMPTY_WORDS}
+    words = (SAME_WORDS.get(word, word) for word in words_of(text) if word not in EMPTY_WORDS)
+    return {word[:STEM_LETTERS] for word in words}
 
 
 def _labelled(source: Element, wanted: set[str], _name: str) -> Iterator[str]:
@@ -121,7 +123,7 @@ def _phrased(source: Element, wanted: set[str], _name: str) -> Iterator[str]:
         last = max(
             match.end()
             for match in re.finditer(r"[^\W_]+", sentence)
-            if match[0].lower()[:STEM_LETTERS] in wanted
+            if stems_of(match[0]) & wanted
         )
         found = AFTER_KEYWORD.match(sentence, last)
         if found and len(found["phrase"].split()) <= MAX_PHRASE_WORDS:
