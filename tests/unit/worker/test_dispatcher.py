@@ -10,14 +10,9 @@ from services.worker.dispatcher import RunDispatcher
 from services.worker.leases import LeaseKeeper
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.tiny_pipeline import ScriptedClaude
+from tests.fakes.waiting import until
 
 MakeDispatcher = Callable[..., RunDispatcher]
-
-
-async def _until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not is_true():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -45,12 +40,12 @@ async def test_one_hint_claims_all_there_is_room_for(
 ) -> None:
     """A burst costs one message: the worker takes every due run in one statement."""
     dispatcher = make_dispatcher(slots=10)
-    await _until(lambda: store.claims == [10])
+    await until(lambda: store.claims == [10])
     for _ in range(7):
         store.add_run()
 
     dispatcher.wake()
-    await _until(lambda: store.states() == [RunState.SUCCEEDED] * 7)
+    await until(lambda: store.states() == [RunState.SUCCEEDED] * 7)
 
     assert [10, 10] == store.claims
 
@@ -63,7 +58,7 @@ async def test_a_backlog_is_worked_off_without_further_hints(
         store.add_run()
 
     make_dispatcher(slots=4)
-    await _until(lambda: store.states() == [RunState.SUCCEEDED] * 50)
+    await until(lambda: store.states() == [RunState.SUCCEEDED] * 50)
 
     assert max(store.claims) <= 4
 
@@ -93,11 +88,11 @@ async def test_without_hints_it_looks_by_itself(
 ) -> None:
     """While Redis is away runs go on, only later."""
     make_dispatcher(poll_interval_s=0.02)
-    await _until(lambda: len(store.claims) == 1)
+    await until(lambda: len(store.claims) == 1)
 
     store.add_run()
 
-    await _until(lambda: store.states() == [RunState.SUCCEEDED])
+    await until(lambda: store.states() == [RunState.SUCCEEDED])
 
 
 async def test_it_goes_on_after_an_outage_of_the_record(
@@ -113,7 +108,7 @@ async def test_it_goes_on_after_an_outage_of_the_record(
     dispatcher.check()
     store.is_away = False
 
-    await _until(lambda: store.states() == [RunState.SUCCEEDED])
+    await until(lambda: store.states() == [RunState.SUCCEEDED])
 
 
 async def test_draining_claims_nothing_more(
@@ -123,7 +118,7 @@ async def test_draining_claims_nothing_more(
     claude.before_answer = asyncio.Event().wait
     running = store.add_run()
     dispatcher = make_dispatcher()
-    await _until(lambda: len(claude.asked) == 1)
+    await until(lambda: len(claude.asked) == 1)
 
     draining = asyncio.create_task(dispatcher.drain(0.05))
     await asyncio.sleep(0.01)
@@ -149,7 +144,7 @@ async def test_a_claim_under_way_is_not_orphaned_by_draining(
 
     monkeypatch.setattr(store, "claim_due_runs", slow_claim)
     dispatcher = make_dispatcher()
-    await _until(lambda: run.state is RunState.RUNNING)
+    await until(lambda: run.state is RunState.RUNNING)
 
     draining = asyncio.create_task(dispatcher.drain(1))
     await asyncio.sleep(0.01)
@@ -164,7 +159,7 @@ async def test_a_dead_dispatcher_is_told_apart_from_an_idle_one(
 ) -> None:
     """Liveness fails when claiming has ended by a defect, though messages still go through."""
     dispatcher = make_dispatcher()
-    await _until(lambda: len(store.claims) == 1)
+    await until(lambda: len(store.claims) == 1)
     dispatcher.check()
 
     async def broken_claim(**_: object):

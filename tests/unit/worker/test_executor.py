@@ -17,7 +17,7 @@ from services.core.usage import Usage
 from services.pipelines.definition import Step, StepContext
 from services.worker.endings import Ending, Failed, Retrying, Succeeded
 from services.worker.executor import RunExecutor
-from tests.fakes.memory_store import MemoryRun, MemoryRunStore
+from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.tiny_pipeline import EMAIL_ID, ScriptedClaude, Text, sign, tiny_pipeline
 from tests.unit.worker.conftest import MakeExecutor
 
@@ -82,7 +82,7 @@ async def test_a_finished_step_never_runs_again(
     await _execute(make_executor(), store)
 
     assert [] == claude.asked
-    assert [(run.lease.run_id, "sign")] == store.started
+    assert {"sign": 1} == run.tries
     assert {"text": "Kept, signed in try 1"} == run.output
 
 
@@ -95,7 +95,7 @@ async def test_a_run_whose_steps_are_all_done_only_has_to_end(
 
     await _execute(make_executor(), store)
 
-    assert [] == store.started
+    assert {} == run.tries
     assert ({"text": "b"}, RunState.SUCCEEDED) == (run.output, run.state)
 
 
@@ -113,7 +113,7 @@ async def test_an_error_of_the_moment_requeues_the_run(
     assert isinstance(first, Retrying)
     assert 9 <= delay_s <= 11
     assert ["Claude's rate limit was reached."] == run.errors
-    assert {"ask": 2, "sign": 1} == run.lease.step_attempts
+    assert {"ask": 2, "sign": 1} == run.tries
     assert run.state is RunState.SUCCEEDED
 
 
@@ -122,7 +122,7 @@ async def test_the_last_try_fails_the_run(
 ) -> None:
     """After max_attempts the run is a dead letter that says how often it was tried."""
     run = store.add_run()
-    run.lease.step_attempts["ask"] = 2
+    run.lease.step_attempts["ask"] = run.tries["ask"] = 2
     claude.errors = [ClaudeRateLimitedError()]
 
     await _execute(make_executor(max_attempts=3), store)
@@ -130,6 +130,19 @@ async def test_the_last_try_fails_the_run(
     message = "Claude's rate limit was reached."
     expected = Failure(FailureReason.RETRIES_EXHAUSTED, "ask", message, attempts=3)
     assert expected == run.failure
+
+
+async def test_only_failed_tries_count_towards_the_last(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """Deployments and crashes that interrupted a step do not use up its tries."""
+    run = store.add_run()
+    run.tries["ask"] = 7
+    claude.errors = [ClaudeRateLimitedError()]
+
+    await _execute(make_executor(max_attempts=2), store)
+
+    assert RunState.QUEUED is run.state
 
 
 async def test_a_permanent_error_fails_the_run_at_once(
@@ -170,6 +183,21 @@ async def test_input_that_does_not_fit_fails_the_run(
     assert FailureReason.PERMANENT is run.failure.reason
 
 
+@pytest.mark.parametrize("steps", [{}, {"ask": 0}, {"ask": 0, "sign": 0, "send": 0}])
+async def test_a_run_of_other_steps_fails(
+    store: MemoryRunStore, make_executor: MakeExecutor, steps: dict[str, int]
+) -> None:
+    """A deployment changed the pipeline: the run says so instead of crashing or skipping a step."""
+    run = store.add_run()
+    run.lease.step_attempts.clear()
+    run.lease.step_attempts.update(steps)
+
+    await _execute(make_executor(), store)
+
+    assert run.failure is not None
+    assert (FailureReason.PERMANENT, None) == (run.failure.reason, run.failure.step)
+
+
 async def test_an_unknown_pipeline_fails_the_run(
     store: MemoryRunStore, make_executor: MakeExecutor
 ) -> None:
@@ -178,7 +206,8 @@ async def test_an_unknown_pipeline_fails_the_run(
 
     await _execute(make_executor(), store)
 
-    expected = Failure(FailureReason.PERMANENT, None, "This worker knows no pipeline gone.", 0)
+    message = "This worker knows no pipeline gone with the steps of this run."
+    expected = Failure(FailureReason.PERMANENT, None, message, 0)
     assert expected == run.failure
 
 
@@ -268,15 +297,11 @@ async def test_a_failing_email_is_the_pipelines_failure(
 ) -> None:
     """A defect in what follows the last step ends in the record too, not in a dead worker."""
     run = store.add_run()
-
-    async def other(given: Text, context: StepContext) -> Text:
-        return given
-
-    pipeline = tiny_pipeline(steps=(Step(other),))
+    pipeline = tiny_pipeline()
     object.__setattr__(pipeline, "email_of", lambda _: 1 / 0)
     await _execute(make_executor(pipeline), store)
 
-    expected = Failure(FailureReason.PERMANENT, "other", "Unexpected ZeroDivisionError.", 1)
+    expected = Failure(FailureReason.PERMANENT, "sign", "Unexpected ZeroDivisionError.", 1)
     assert expected == run.failure
 
 

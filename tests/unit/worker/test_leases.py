@@ -1,7 +1,6 @@
 """Keeping leases while runs are executed, and letting go of them."""
 
 import asyncio
-from collections.abc import Callable
 
 from services.core.runs.models import Lease
 from services.core.runs.states import RunState
@@ -9,6 +8,7 @@ from services.worker.leases import LeaseKeeper
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.quiet_reporter import QuietReporter
 from tests.fakes.tiny_pipeline import ScriptedClaude
+from tests.fakes.waiting import until
 
 INTERRUPTED = ["task-started", "task-retried"]
 
@@ -16,12 +16,6 @@ INTERRUPTED = ["task-started", "task-retried"]
 async def _claim_one(store: MemoryRunStore) -> Lease:
     (lease,) = await store.claim_due_runs(owner="me", limit=1)
     return lease
-
-
-async def _until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not is_true():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_run_ends_and_frees_its_slot(
@@ -47,11 +41,11 @@ async def test_a_stolen_run_is_cut_off(
     run = store.add_run()
     claude.before_answer = asyncio.Event().wait
     keeper.execute(await _claim_one(store))
-    await _until(lambda: len(claude.asked) == 1)
+    await until(lambda: len(claude.asked) == 1)
 
     store.steal(run)
     await keeper.beat()
-    await _until(lambda: len(keeper) == 0)
+    await until(lambda: len(keeper) == 0)
 
     assert 0 == run.releases
     assert INTERRUPTED == reporter.names()
@@ -64,11 +58,11 @@ async def test_a_cancelled_run_is_cut_off(
     run = store.add_run()
     claude.before_answer = asyncio.Event().wait
     keeper.execute(await _claim_one(store))
-    await _until(lambda: len(claude.asked) == 1)
+    await until(lambda: len(claude.asked) == 1)
 
     run.state = RunState.CANCELLED
     await keeper.beat()
-    await _until(lambda: len(keeper) == 0)
+    await until(lambda: len(keeper) == 0)
 
     assert RunState.CANCELLED is run.state
     assert {} == run.lease.checkpoints
@@ -83,13 +77,13 @@ async def test_one_lost_lease_leaves_the_others_alone(
     claude.before_answer = answer.wait
     for _ in range(2):
         keeper.execute(await _claim_one(store))
-    await _until(lambda: len(claude.asked) == 2)
+    await until(lambda: len(claude.asked) == 2)
 
     store.steal(stolen)
     await keeper.beat()
-    await _until(lambda: len(keeper) == 1)
+    await until(lambda: len(keeper) == 1)
     answer.set()
-    await _until(lambda: len(keeper) == 0)
+    await until(lambda: len(keeper) == 0)
 
     assert [RunState.RUNNING, RunState.SUCCEEDED] == [stolen.state, kept.state]
 
@@ -103,13 +97,13 @@ async def test_an_outage_of_the_record_costs_no_paid_call(
     claude.before_answer = answer.wait
     beats = asyncio.create_task(keeper.beat_forever())
     keeper.execute(await _claim_one(store))
-    await _until(lambda: len(claude.asked) == 1)
+    await until(lambda: len(claude.asked) == 1)
 
     store.is_away = True
     await asyncio.sleep(0.15)  # five leases
     answer.set()
     store.is_away = False
-    await _until(lambda: len(keeper) == 0)
+    await until(lambda: len(keeper) == 0)
     beats.cancel()
 
     assert (RunState.SUCCEEDED, 1) == (run.state, len(claude.asked))
@@ -120,7 +114,7 @@ async def test_heartbeats_tell_that_the_worker_lives(
 ) -> None:
     """Also without a run, a worker shows each third of a lease that it is there."""
     beats = asyncio.create_task(keeper.beat_forever())
-    await _until(lambda: len(store.heartbeats) >= 2)
+    await until(lambda: len(store.heartbeats) >= 2)
     beats.cancel()
 
     assert {("worker@test", "worker")} == set(store.heartbeats)
@@ -133,7 +127,7 @@ async def test_heartbeats_go_on_after_an_outage(store: MemoryRunStore, keeper: L
     await asyncio.sleep(0.03)
 
     store.is_away = False
-    await _until(lambda: len(store.heartbeats) >= 1)
+    await until(lambda: len(store.heartbeats) >= 1)
 
     assert not beats.done()
     beats.cancel()
@@ -160,7 +154,7 @@ async def test_draining_gives_the_rest_back_at_once(
     claude.before_answer = asyncio.Event().wait
     for _ in runs:
         keeper.execute(await _claim_one(store))
-    await _until(lambda: len(claude.asked) == 3)
+    await until(lambda: len(claude.asked) == 3)
 
     await keeper.drain(0.01)
 
@@ -176,7 +170,7 @@ async def test_draining_survives_an_absent_record(
     store.add_run()
     claude.before_answer = asyncio.Event().wait
     keeper.execute(await _claim_one(store))
-    await _until(lambda: len(claude.asked) == 1)
+    await until(lambda: len(claude.asked) == 1)
 
     store.is_away = True
     await keeper.drain(0.01)
