@@ -1,5 +1,6 @@
 """A worker: `celery -A services.worker.app worker`, on the asyncio pool or on prefork."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -25,22 +26,34 @@ anthropic_settings = AnthropicSettings()
 research_settings = ResearchSettings()
 
 
+def create_store() -> RunStore:
+    """The record, as a worker uses it."""
+    return RunStore(
+        create_engine(postgres_settings),
+        lease_ttl_s=celery_settings.lease_ttl_s,
+        max_crashes=celery_settings.max_crashes,
+        rehint_after_s=celery_settings.rehint_after_s,
+        max_queued_runs=sys.maxsize,  # workers accept no runs
+    )
+
+
+def create_web() -> SafeWeb:
+    """The web, within the bounds of the settings."""
+    return SafeWeb(
+        timeout_s=research_settings.timeout_s,
+        max_page_bytes=research_settings.max_page_bytes,
+        allowed_private_hosts=research_settings.allowed_private_hosts,
+    )
+
+
 @asynccontextmanager
 async def open_parts() -> AsyncIterator[Parts]:
-    """Open PostgreSQL, Claude and the web, and close them."""
+    """The record, Claude and the web, closed in the end."""
     async with AsyncExitStack() as exits:
-        engine = create_engine(postgres_settings)
-        exits.push_async_callback(engine.dispose)
-        claude = AnthropicClaude(anthropic_settings)
-        exits.push_async_callback(claude.aclose)
-        web = SafeWeb(
-            timeout_s=research_settings.timeout_s,
-            max_page_bytes=research_settings.max_page_bytes,
-            allowed_private_hosts=research_settings.allowed_private_hosts,
-        )
-        exits.push_async_callback(web.aclose)
-        outside = Outside(claude=claude, web=web, arxiv_url=research_settings.arxiv_url)
-        yield Parts(RunStore(engine), outside)
+        store, claude, web = create_store(), AnthropicClaude(anthropic_settings), create_web()
+        for part in (store.close, claude.aclose, web.aclose):
+            exits.push_async_callback(part)
+        yield Parts(store, Outside(claude, web, research_settings.arxiv_url))
 
 
 app = wire_worker(

@@ -1,6 +1,7 @@
-# ruff: noqa: D102, PLR0913 - RunStore says what its methods promise, and has these arguments
+
 """RunStore without PostgreSQL, for unit tests: one dict of runs, the same promises to a worker."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ class MemoryRun:
     failure: Failure | None = None
     texts: list[str] = field(default_factory=list)
     releases: int = 0
+    tries: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     cost_usd: Decimal = Decimal(0)
@@ -43,7 +45,6 @@ class MemoryRunStore:
         self.claims: list[int] = []
         """The limit of each claim."""
         self.is_away = False
-        self.started: list[tuple[UUID, str]] = []
 
     # --- what tests do ------------------------------------------------------------------------
     def add_run(
@@ -59,7 +60,7 @@ class MemoryRunStore:
             pipeline=pipeline,
             input=input if input is not None else {"text": "a"},
             checkpoints={},
-            step_attempts={},
+            step_attempts={"ask": 0, "sign": 0},
             traceparent=None,
             created_at=datetime(2026, 11, 1, tzinfo=UTC),
         )
@@ -98,9 +99,8 @@ class MemoryRunStore:
 
     async def start_step(self, lease: Lease, step: str) -> int:
         run = self._held(lease)
-        self.started.append((lease.run_id, step))
-        run.lease.step_attempts[step] = run.lease.step_attempts.get(step, 0) + 1
-        return run.lease.step_attempts[step]
+        run.tries[step] += 1
+        return run.tries[step]
 
     async def record_text(self, lease: Lease, step: str, text: str) -> None:
         self._held(lease).texts.append(text)
@@ -127,6 +127,7 @@ class MemoryRunStore:
     ) -> None:
         run = self._held(lease)
         run.state, run.due_in_s = RunState.QUEUED, delay_s
+        run.lease.step_attempts[step] += 1
         run.errors.append(error)
         run.usage += usage
         run.cost_usd += cost_usd

@@ -151,7 +151,7 @@ class InMemoryRunStore:
             raise RunNotFoundError
         return email
 
-    async def list_emails(  # noqa: PLR0913 - RunStore's signature
+    async def list_emails(
         self,
         key_id: UUID,
         *,
