@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.simulator.material import (
     PAIR,
+    WORD,
     Element,
     Material,
     normal_name,
@@ -73,6 +74,8 @@ def find_value(name: str, question: str, material: Material) -> Finding | None:
     if known:
         return Finding(known, None)
     wanted = stems_of(name) or stems_of(question)
+    if not wanted:
+        return None
     for strategy in (_labelled, _titled, _phrased):
         for source in material.sources:
             for value in strategy(source, wanted, name):
@@ -91,7 +94,7 @@ def stems_of(text: str) -> set[str]:
 def _labelled(source: Element, wanted: set[str], _name: str) -> Iterator[str]:
     """`Publisher: Harbour Press`, if the label says all that is wanted."""
     for label, value in PAIR.findall(source.text):
-        if wanted and wanted <= stems_of(label):
+        if wanted <= stems_of(label):
             yield split_sentences(value)[0]
 
 
@@ -118,13 +121,11 @@ def _own_title(source: Element) -> Iterator[str]:
 def _phrased(source: Element, wanted: set[str], _name: str) -> Iterator[str]:
     """The phrase behind the wanted words: `her research interest is [sediment transport]`."""
     for sentence in split_sentences(source.text):
-        if not wanted or not wanted <= stems_of(sentence):
-            continue
-        last = max(
-            match.end()
-            for match in re.finditer(r"[^\W_]+", sentence)
-            if stems_of(match[0]) & wanted
-        )
-        found = AFTER_KEYWORD.match(sentence, last)
-        if found and len(found["phrase"].split()) <= MAX_PHRASE_WORDS:
-            yield found["phrase"]
+        missing = set(wanted)
+        for word in WORD.finditer(sentence):
+            missing -= stems_of(word[0])
+            if not missing:
+                found = AFTER_KEYWORD.match(sentence, word.end())
+                if found and len(found["phrase"].split()) <= MAX_PHRASE_WORDS:
+                    yield found["phrase"]
+                break
