@@ -1,8 +1,9 @@
 """How Claude is reached."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from config.secrets import IssuedSecret
 from config.sources import Settings
 
 
@@ -11,16 +12,18 @@ class AnthropicSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="ANTHROPIC_")
 
-    api_key: SecretStr | None = None
+    api_key: IssuedSecret = None
     """API key (sk-ant-...); read from the secret file `anthropic_api_key` in containers."""
     base_url: str = "https://api.anthropic.com"
     """Where the Messages API is."""
     simulator_url: str | None = None
     """Where the simulator is; used, and shown in results, only while there is no API key."""
-    model: str = "claude-sonnet-4-5"
+    model: str = "claude-sonnet-5-5"
     """Model of steps that name none."""
+    fallback_price_model: str = "claude-fable-5-2"
+    """Model whose prices count where a model has none that we know; a dear one: budgets hold."""
     timeout_s: float = Field(default=120, gt=0)
-    """Seconds that one call may take."""
+    """Seconds that one call may take, from the request to the last piece of the answer."""
     connect_timeout_s: float = Field(default=5, gt=0)
     """Seconds that a connection to Claude may take."""
     max_connections: int = Field(default=1000, ge=1)

@@ -1,34 +1,202 @@
-"""Traces and logs: set up once per process, harmless without a token. INTERFACE (to be implemented)."""
+"""Traces and logs: set up once per process, harmless without a token.
 
-from collections.abc import Iterator
+Nothing leaves the machine unless LOGFIRE_TOKEN (Logfire) or OTEL_EXPORTER_OTLP_ENDPOINT (any OTLP backend) is set.
+Spans carry names, ids, sizes and times; prompts and answers only with LOGFIRE_CAPTURE_CONTENT, see record_content().
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
+import logfire
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.trace.sampling import ParentBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from config.environment import EnvironmentSettings
+from config.loading import load
 from config.logfire import LogfireSettings
+from config.sources import environment_variables
+from services import __version__
+from services.core import logs
+from services.core.scrubbing import SECRET_PATTERNS
+from services.core.span_export import HousekeepingSampler, SecretScrubber, create_otlp_processor
+
+_TRACER: Final = trace.get_tracer("penstock")
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+_LOGGED_ATTRIBUTES: Final = ("request_id", "run_id", "step")
+_QUIET_PATHS: Final = logs.QuietProbes.PATHS
+
+
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What this process was set up with; a forked child finds its parent's here, with another pid."""
+
+    settings: LogfireSettings
+    service_name: str
+    pid: int
+
+
+_setup: _Setup | None = None
 
 
 def initialize(settings: LogfireSettings | None = None, *, service_name: str) -> None:
-    """Set up traces and logs; a second call changes nothing."""
-    raise NotImplementedError
+    """Set up traces and logs; a second call in the same process changes nothing.
+
+    Args:
+        settings: Where telemetry goes; loaded from the environment if not given.
+        service_name: The container's name: api, worker, beat, ...
+    """
+    global _setup  # noqa: PLW0603 - telemetry is one per process, like logging itself
+    if is_initialized():
+        return
+    settings = settings or load(LogfireSettings)
+    logs.configure(settings)
+    _configure_traces(settings, service_name=service_name)
+    _setup = _Setup(settings=settings, service_name=service_name, pid=os.getpid())
 
 
 def is_initialized() -> bool:
-    """Whether initialize() has run in this process."""
-    raise NotImplementedError
+    """Whether initialize() has run in this process; a fork is another process."""
+    return _setup is not None and _setup.pid == os.getpid()
+
+
+def _configure_traces(settings: LogfireSettings, *, service_name: str) -> None:
+    token = settings.token.get_secret_value() if settings.token else None
+    exporters = [create_otlp_processor()] if settings.otlp_endpoint else []
+    # Logfire would add exporters of its own for OTEL_EXPORTER_OTLP_ENDPOINT; with a dead endpoint each batch of
+    # those waits for 10 s, also while a process ends. Ours gives up sooner, see span_export.py.
+    with environment_variables(OTEL_TRACES_EXPORTER="none", OTEL_LOGS_EXPORTER="none"):
+        logfire.configure(
+            # A credentials file in the working folder does not count as a token.
+            send_to_logfire="if-token-present" if token else False,
+            token=token,
+            service_name=service_name,
+            service_version=__version__,
+            environment=settings.environment or EnvironmentSettings().env,
+            console=False,
+            metrics=False,
+            inspect_arguments=False,
+            add_baggage_to_attributes=False,
+            distributed_tracing=True,
+            scrubbing=logfire.ScrubbingOptions(extra_patterns=SECRET_PATTERNS),
+            sampling=logfire.SamplingOptions(head=ParentBased(HousekeepingSampler())),
+            additional_span_processors=[SecretScrubber(), *exporters],
+            advanced=logfire.AdvancedOptions(emit_configuration_span=False),
+        )
+
+
+def instrument_fastapi(app: Any) -> None:
+    """Give each request one span: method, route and status, no bodies, headers or validation errors.
+
+    FastAPI makes spans of its own from 0.165 on; logfire.instrument_fastapi would be a second source, and records
+    arguments. Before the app serves its first request.
+    """
+    app._telemetry.update(  # noqa: SLF001 - public only as an argument of FastAPI(); a test holds it
+        auto_configure=False,
+        exclude=lambda scope: scope.get("path") in _QUIET_PATHS,
+        logs=False,
+        metrics=False,
+        operation_spans=False,
+        tracing=True,
+    )
+
+
+def instrument_httpx() -> None:
+    """Give each request of httpx and httpx2 clients a span, without headers and bodies."""
+    logfire.instrument_httpx(capture_all=False)
+
+
+def instrument_celery() -> None:
+    """Carry the trace through task messages; in the processes that send tasks and in workers.
+
+    Also takes logging out of Celery's hands, sets prefork children up again after the fork (threads and
+    connections do not survive it) and sends their last spans when they are replaced.
+    """
+    from celery import signals  # noqa: PLC0415 - heavy, and only Celery's processes need it
+
+    logfire.instrument_celery()
+    signals.setup_logging.connect(_leave_logging, weak=False)
+    signals.worker_process_init.connect(_initialize_child, weak=False)
+    signals.worker_process_shutdown.connect(_shutdown_child, weak=False)
+
+
+def _leave_logging(**_: object) -> None:
+    """A receiver is enough for Celery to leave logging as initialize() set it up."""
+
+
+def _initialize_child(**_: object) -> None:
+    if _setup is not None:
+        initialize(_setup.settings, service_name=_setup.service_name)
+
+
+def _shutdown_child(**_: object) -> None:
+    shutdown()
 
 
 def flush(timeout_ms: int = 3000) -> None:
-    """Send what is buffered; before a process ends."""
-    raise NotImplementedError
+    """Send what is buffered, for as long as the timeout allows."""
+    _within(timeout_ms, lambda: logfire.force_flush(timeout_ms))
+
+
+def shutdown(timeout_ms: int = 3000) -> None:
+    """Send what is buffered and stop, for as long as the timeout allows; before a process ends."""
+    _within(timeout_ms, lambda: logfire.shutdown(timeout_ms))
+
+
+def _within(timeout_ms: int, action: Callable[[], object]) -> None:
+    """Wait for an action, but no longer: OpenTelemetry's own timeouts are not kept (issues 4555, 4568)."""
+    thread = threading.Thread(target=action, name="telemetry-flush", daemon=True)
+    thread.start()
+    thread.join(timeout_ms / 1000)
 
 
 def current_traceparent() -> str | None:
-    """The W3C traceparent of the current span."""
-    raise NotImplementedError
+    """The W3C traceparent of the current span, or None outside a span."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    return carrier.get("traceparent")
 
 
 @contextmanager
-def span(name: str, *, traceparent: str | None = None, **attributes: Any) -> Iterator[None]:
-    """A span, below the current one or below a remote traceparent."""
-    raise NotImplementedError
-    yield
+def span(name: str, *, traceparent: str | None = None, **attributes: Any) -> Iterator[trace.Span]:
+    """A span, below the current one or below a remote traceparent.
+
+    Args:
+        name: A name of few kinds, such as the step's; what varies belongs into attributes.
+        traceparent: The W3C trace context of the parent, if it is in another process.
+        attributes: request_id, run_id and step also go into each log line written inside.
+    """
+    parent = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
+    named = {key: value for key, value in attributes.items() if value is not None}
+    logged = {key: named[key] for key in _LOGGED_ATTRIBUTES if key in named}
+    with (
+        logs.bound(**logged),
+        _TRACER.start_as_current_span(
+            name, context=parent or otel_context.get_current(), attributes=_to_attributes(named)
+        ) as current,
+    ):
+        yield current
+
+
+def annotate(**attributes: Any) -> None:
+    """Add attributes to the current span."""
+    trace.get_current_span().set_attributes(_to_attributes(attributes))
+
+
+def record_content(**texts: str) -> None:
+    """Add prompts or answers to the current span, if LOGFIRE_CAPTURE_CONTENT allows it; else do nothing."""
+    if _setup is not None and _setup.settings.capture_content:
+        annotate(**texts)
+
+
+def _to_attributes(values: dict[str, Any]) -> dict[str, str | bool | int | float]:
+    """OpenTelemetry takes plain values only; ids, amounts and enums become text."""
+    return {
+        key: value if type(value) in (str, bool, int, float) else str(value)
+        for key, value in values.items()
+    }

@@ -1,0 +1,1 @@
+"""The pipelines, and what one is made of."""

@@ -42,9 +42,7 @@ class Web(Protocol):
 class StepClaude(Protocol):
     """Claude for one step: usage is counted and text streamed to those who watch the run."""
 
-    async def ask(
-        self, request: ClaudeRequest, answer_type: type[Answer]
-    ) -> ClaudeReply[Answer]:
+    async def ask(self, request: ClaudeRequest, answer_type: type[Answer]) -> ClaudeReply[Answer]:
         """Get an answer of the given type; see services.core.claude.protocol.Claude.ask."""
         ...
 
@@ -72,19 +70,20 @@ class Step:
     @property
     def name(self) -> str:
         """The function's name."""
-        return self.function.__name__  # type: ignore[attr-defined]  # functions have one
+        return self.function.__name__
 
     @property
     def input_type(self) -> type[BaseModel]:
         """The model that the step takes."""
         hints = get_type_hints(self.function)
-        hints.pop("return")
-        return next(iter(hints.values()))
+        first: type[BaseModel] = next(iter(hints.values()))
+        return first
 
     @property
     def output_type(self) -> type[BaseModel]:
         """The model that the step gives."""
-        return get_type_hints(self.function)["return"]
+        given: type[BaseModel] = get_type_hints(self.function)["return"]
+        return given
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +110,8 @@ class Pipeline(Generic[RunOutput]):
 
     def __post_init__(self) -> None:
         """Refuse steps that do not fit together."""
+        if not self.steps or len(set(self.step_names)) < len(self.steps):
+            raise TypeError(f"{self.name} needs steps of different names")
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             if before.output_type is not after.input_type:
                 message = (

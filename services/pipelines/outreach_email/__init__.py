@@ -1,0 +1,1 @@
+"""Writes outreach emails from a template and the web."""

@@ -1,0 +1,155 @@
+"""Log lines: JSON in containers, text on a terminal; who they belong to, and no secrets."""
+
+import logging
+import logging.config
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+from opentelemetry import trace
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
+
+from config.logfire import LogfireSettings, LogFormat
+from services.core.scrubbing import scrub
+
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
+_BOUND: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=None)
+# uvicorn repeats the message with colours; Celery attaches task arguments, which may be anything.
+_UNWANTED_EXTRAS: Final = ("color_message", "data", "taskName")
+
+
+@contextmanager
+def bound(**values: object) -> Iterator[None]:
+    """Put values such as request_id or run_id into every log line written inside."""
+    token = _BOUND.set({**bound_values(), **{name: str(value) for name, value in values.items()}})
+    try:
+        yield
+    finally:
+        _BOUND.reset(token)
+
+
+def bound_values() -> dict[str, str]:
+    """What log lines written now say about whom they belong to."""
+    return _BOUND.get() or {}
+
+
+def log_context() -> dict[str, str]:
+    """The bound values and, inside a span, its trace and span ids."""
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return bound_values()
+    ids = {
+        "trace_id": trace.format_trace_id(span.trace_id),
+        "span_id": trace.format_span_id(span.span_id),
+    }
+    return {**bound_values(), **ids}
+
+
+class JsonLines(JsonFormatter):
+    """One JSON object a line: time, level, logger, message, then context and extras."""
+
+    def __init__(self) -> None:
+        super().__init__([], reserved_attrs=[*RESERVED_ATTRS, *_UNWANTED_EXTRAS])
+
+    def add_fields(
+        self,
+        log_data: dict[str, Any],
+        record: logging.LogRecord,
+        message_dict: dict[str, Any],
+    ) -> None:
+        """Put our fields first; the parent adds extras and a traceback."""
+        log_data["time"] = _time_of(record).isoformat(timespec="milliseconds")
+        log_data["level"] = record.levelname
+        log_data["logger"] = record.name
+        log_data["message"] = _ANSI.sub("", record.message)
+        log_data.update(log_context())
+        super().add_fields(log_data, record, message_dict)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without secrets wherever in it they were."""
+        return scrub(super().format(record))
+
+
+class TextLines(logging.Formatter):
+    """Lines for people: time, level, logger, message, context."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The first line, followed by whom it belongs to."""
+        context = " ".join(f"{name}={value}" for name, value in bound_values().items())
+        line = super().formatMessage(record)
+        return f"{line}  [{context}]" if context else line
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line and its traceback, without secrets."""
+        return scrub(super().format(record))
+
+
+class QuietProbes(logging.Filter):
+    """Drops access-log lines of health checks and metrics that went well: several a minute, all the same."""
+
+    PATHS: ClassVar = frozenset({"/livez", "/readyz", "/metrics", "/healthcheck"})
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep the line; uvicorn's arguments are (client, method, path, version, status)."""
+        match record.args:
+            case (_, _, str(path), _, int(status)):
+                return not (path.partition("?")[0] in self.PATHS and status < 400)  # noqa: PLR2004 - HTTP errors start there
+            case _:
+                return True
+
+
+def _time_of(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def is_json(settings: LogfireSettings) -> bool:
+    """Whether log lines are JSON: if asked for, or when nobody watches a terminal."""
+    if settings.log_format is LogFormat.AUTO:
+        return not sys.stderr.isatty()
+    return settings.log_format is LogFormat.JSON
+
+
+def logging_config(settings: LogfireSettings) -> dict[str, Any]:
+    """A configuration for logging.config.dictConfig, and for gunicorn's logconfig_dict."""
+    level = settings.log_level.upper()
+    chatty = level if level == "DEBUG" else "WARNING"
+    ours: dict[str, Any] = {"handlers": ["stderr"], "propagate": False, "level": level}
+    formatter = JsonLines if is_json(settings) else TextLines
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": formatter}},
+        "filters": {"quiet_probes": {"()": QuietProbes}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            # gunicorn and uvicorn set propagate to False and pass on their handlers, so they need their own.
+            "gunicorn.error": ours,
+            "gunicorn.access": ours,
+            "uvicorn": ours,
+            "uvicorn.error": ours,
+            "uvicorn.access": {**ours, "filters": ["quiet_probes"]},
+            # One line per hint says nothing about runs; failures come at ERROR.
+            "celery.worker.strategy": {"level": chatty},
+            "celery.app.trace": {"level": chatty},
+            "tornado.access": {"level": chatty},
+            "httpx": {"level": chatty},
+            "httpx2": {"level": chatty},
+            # telemetry.py says once what these say for every batch.
+            "opentelemetry.exporter.otlp": {"level": "CRITICAL"},
+        },
+    }
+
+
+def configure(settings: LogfireSettings) -> None:
+    """Send every logger of this process, and Python's warnings, through one handler to stderr."""
+    logging.config.dictConfig(logging_config(settings))
+    logging.captureWarnings(capture=True)

@@ -1,0 +1,132 @@
+"""What happens to spans on their way out: no housekeeping, no secrets, and a dead backend costs little."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, Status, TraceState
+from opentelemetry.util.types import Attributes, AttributeValue
+from typing_extensions import override
+
+from services.core.clock import monotonic_s
+from services.core.scrubbing import scrub
+
+EXPORT_TIMEOUT_S: Final = 3.0
+EXPORT_PAUSE_S: Final = 30.0
+# A killed process loses what it has not sent; the default of 5 s is a lot of spans.
+EXPORT_EVERY_MS: Final = 1000
+
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+def create_otlp_processor() -> SpanProcessor:
+    """Sends spans in batches to the backend that the OTEL_EXPORTER_OTLP_* variables name."""
+    exporter = PausingExporter(OTLPSpanExporter(timeout=EXPORT_TIMEOUT_S))
+    return BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MS)
+
+
+class HousekeepingSampler(Sampler):
+    """Leaves out messages that no request caused: sweeps, probes and health checks, every few seconds for ever."""
+
+    @override
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Decide about a span without a parent."""
+        is_message = kind in (SpanKind.PRODUCER, SpanKind.CONSUMER)
+        decision = Decision.DROP if is_message else Decision.RECORD_AND_SAMPLE
+        return SamplingResult(decision, attributes, trace_state)
+
+    @override
+    def get_description(self) -> str:
+        """Its name in diagnostics."""
+        return "HousekeepingSampler"
+
+
+class SecretScrubber(SpanProcessor):
+    """Removes secrets from free text in spans; Logfire's scrubbing spares messages, URLs and exceptions."""
+
+    @override
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Clean what a backend may show while the span is open."""
+        for key, value in (span.attributes or {}).items():
+            if (clean := _scrub_value(value)) != value:
+                span.set_attribute(key, clean)
+
+    @override
+    def on_end(self, span: ReadableSpan) -> None:
+        """Clean the finished span in place: exporters come after this processor and see the same object."""
+        span._name = scrub(span.name)  # noqa: SLF001 - a finished span has no setters
+        span._attributes = _scrub_all(span.attributes)  # noqa: SLF001 - see above
+        span._events = [_scrub_event(event) for event in span.events]  # noqa: SLF001 - see above
+        if span.status.description:
+            span._status = Status(span.status.status_code, scrub(span.status.description))  # noqa: SLF001 - see above
+
+
+def _scrub_event(event: Event) -> Event:
+    return Event(event.name, _scrub_all(event.attributes), event.timestamp)
+
+
+def _scrub_all(attributes: Attributes) -> dict[str, AttributeValue]:
+    values: Mapping[str, AttributeValue] = attributes or {}
+    return {key: _scrub_value(value) for key, value in values.items()}
+
+
+def _scrub_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Sequence):
+        return [_scrub_value(item) for item in value]
+    return value
+
+
+class PausingExporter(SpanExporter):
+    """Drops spans for a while after the backend failed, so that a dead one never holds up a process."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._paused_until_s: float | None = None
+
+    @override
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch, unless the backend failed a moment ago."""
+        if self._paused_until_s is not None and monotonic_s() < self._paused_until_s:
+            return SpanExportResult.FAILURE
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self._note_success()
+        else:
+            self._note_failure()
+        return result
+
+    def _note_failure(self) -> None:
+        if self._paused_until_s is None:
+            _LOGGER.warning("The OTLP endpoint does not take spans; they are dropped until it does")
+        self._paused_until_s = monotonic_s() + EXPORT_PAUSE_S
+
+    def _note_success(self) -> None:
+        if self._paused_until_s is not None:
+            _LOGGER.warning("The OTLP endpoint takes spans again")
+        self._paused_until_s = None
+
+    @override
+    def shutdown(self) -> None:
+        """Close the connection; the backend is not waited for."""
+        self._exporter.shutdown()
+
+    @override
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Nothing is buffered here."""
+        return self._exporter.force_flush(timeout_millis)
