@@ -57,8 +57,9 @@ class PageExtractor:
                 return read_frame(answers).decode(), read_frame(answers).decode()
         except (EOFError, OSError) as error:
             _end(self._children)
-            message = "the page cannot be read: it takes too much time or memory"
-            raise StepInputError(message) from error
+            raise StepInputError(
+                "the page cannot be read: it takes too much time or memory"
+            ) from error
 
     def _running_child(self) -> Child:
         if not self._children or self._children[0].poll() is not None:

@@ -145,24 +145,19 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
-        message = f"{host} does not answer"
-        raise httpcore.ConnectError(message)
+        raise httpcore.ConnectError(f"{host} does not answer")
 
     async def _checked_addresses(self, host: str, port: int) -> Sequence[str]:
         try:
             addresses = await self._resolve(host, port)
         except socket.gaierror as error:
             if error.errno in {socket.EAI_NONAME, socket.EAI_NODATA}:
-                message = f"there is no host {host}"
-                raise StepInputError(message) from error
-            message = f"{host} could not be looked up"
-            raise httpcore.ConnectError(message) from error
+                raise StepInputError(f"there is no host {host}") from error
+            raise httpcore.ConnectError(f"{host} could not be looked up") from error
         except UnicodeError as error:
-            message = f"{host} is no host name"
-            raise StepInputError(message) from error
+            raise StepInputError(f"{host} is no host name") from error
         # One private address among public ones is refused too: trying only the others would tell a
         # prober which is which.
         if not self.is_allowed_private(host, port) and not all(map(is_public, addresses)):
-            message = f"{host} is not on the public internet"
-            raise StepInputError(message)
+            raise StepInputError(f"{host} is not on the public internet")
         return addresses

@@ -97,8 +97,7 @@ class SafeWeb:
         else:
             title, text = "", page.raw.decode("utf-8", "replace")
         if not text.strip():
-            message = "the page holds no text"
-            raise StepInputError(message)
+            raise StepInputError("the page holds no text")
         return WebPage(url=page.url, title=title or None, text=text)
 
     async def read_feed(self, url: str, params: dict[str, str]) -> bytes:
@@ -112,14 +111,13 @@ class SafeWeb:
                 async with asyncio.timeout(self._timeout_s), self._new_client() as client:
                     return await self._follow(client, url, media_types)
             except TimeoutError as error:
-                message = f"no complete answer within {self._timeout_s:g} s"
-                raise StepTransientError(message) from error
+                raise StepTransientError(
+                    f"no complete answer within {self._timeout_s:g} s"
+                ) from error
             except httpx.TransportError as error:
-                message = f"no answer: {error or type(error).__name__}"
-                raise StepTransientError(message) from error
+                raise StepTransientError(f"no answer: {error or type(error).__name__}") from error
             except httpx.InvalidURL as error:
-                message = f"the address is malformed: {error}"
-                raise StepInputError(message) from error
+                raise StepInputError(f"the address is malformed: {error}") from error
 
     def _new_client(self) -> httpx.AsyncClient:
         """A client of its own for each read: no cookie and no connection is shared."""
@@ -143,25 +141,21 @@ class SafeWeb:
                 if not response.has_redirect_location:
                     return await self._document(response, media_types)
                 url = url.join(response.headers["location"])
-        message = f"more than {MAX_REDIRECTS} redirects"
-        raise StepInputError(message)
+        raise StepInputError(f"more than {MAX_REDIRECTS} redirects")
 
     def _check_url(self, url: httpx.URL) -> None:
         """Refuse what is no plain web address; where its host leads is checked on connecting."""
         port = url.port or {"http": 80, "https": 443}.get(url.scheme)
         if port is None or not url.host or url.userinfo:
-            message = "only http and https addresses without user name are read"
-            raise StepInputError(message)
+            raise StepInputError("only http and https addresses without user name are read")
         if port not in PUBLIC_PORTS and not self._network.is_allowed_private(url.host, port):
-            message = f"port {port} is not read, only 80 and 443"
-            raise StepInputError(message)
+            raise StepInputError(f"port {port} is not read, only 80 and 443")
 
     async def _document(self, response: httpx.Response, media_types: Collection[str]) -> Document:
         _check_status(response.status_code)
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in media_types:
-            message = f"{media_type} is not read"
-            raise StepInputError(message)
+            raise StepInputError(f"{media_type} is not read")
         return Document(
             url=str(response.url),
             media_type=media_type,
@@ -175,8 +169,7 @@ class SafeWeb:
         async for piece in response.aiter_raw():
             body += unpack(piece, self._max_page_bytes + 1 - len(body))
             if len(body) > self._max_page_bytes:
-                message = f"it is larger than {self._max_page_bytes} bytes"
-                raise StepInputError(message)
+                raise StepInputError(f"it is larger than {self._max_page_bytes} bytes")
         return bytes(body)
 
 
@@ -192,11 +185,9 @@ class _PublicTransport(httpx.AsyncHTTPTransport):
 
 def _check_status(status: int) -> None:
     if status in TRANSIENT_STATUS or status >= codes.INTERNAL_SERVER_ERROR:
-        message = f"it answered {status}"
-        raise StepTransientError(message)
+        raise StepTransientError(f"it answered {status}")
     if status != codes.OK:
-        message = f"it answered {status}"
-        raise StepInputError(message)
+        raise StepInputError(f"it answered {status}")
 
 
 def _unpacker(encoding: str) -> Callable[[bytes, int], bytes]:
@@ -204,15 +195,13 @@ def _unpacker(encoding: str) -> Callable[[bytes, int], bytes]:
     if encoding in {"", "identity"}:
         return lambda piece, _: piece
     if encoding not in {"gzip", "x-gzip"}:
-        message = f"{encoding} cannot be unpacked"
-        raise StepInputError(message)
+        raise StepInputError(f"{encoding} cannot be unpacked")
     inflater = zlib.decompressobj(GZIP_OR_ZLIB)
 
     def inflate(piece: bytes, max_bytes: int) -> bytes:
         try:
             return inflater.decompress(piece, max_bytes)
         except zlib.error as error:
-            message = "its compression is damaged"
-            raise StepInputError(message) from error
+            raise StepInputError("its compression is damaged") from error
 
     return inflate

@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     HttpUrl,
     StringConstraints,
+    TypeAdapter,
 )
 from pydantic_core import PydanticCustomError
 
@@ -19,6 +20,7 @@ from services.pipelines.outreach_email.placeholders import has_marks, placeholde
 
 MAX_SOURCES = 10
 MAX_TEMPLATE_CHARS = 10_000
+HTTP_URL = TypeAdapter(HttpUrl)
 
 
 class TemplateType(StrEnum):
@@ -51,11 +53,13 @@ def _with_placeholders(template: str) -> str:
     return template
 
 
-def _without_login(url: HttpUrl) -> HttpUrl:
+def _web_address(text: str) -> str:
+    """The address as it was written, so that a client finds it again in the metadata."""
+    url = HTTP_URL.validate_python(text)
     if url.username is not None or url.password is not None:
         reason = "The address must not hold a user name or a password."
         raise _invalid(kind="login_in_address", reason=reason)
-    return url
+    return text
 
 
 def _sender_of_name(value: Any) -> Any:
@@ -82,7 +86,12 @@ Template = Annotated[
     ),
     AfterValidator(_with_placeholders),
 ]
-SourceUrl = Annotated[HttpUrl, AfterValidator(_without_login)]
+SourceUrl = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=2000, pattern=r"^[^\s\x00-\x1f\x7f]*$"),
+    AfterValidator(_web_address),
+    Field(json_schema_extra={"format": "uri"}),
+]
 
 
 class _Model(BaseModel):
