@@ -1,8 +1,9 @@
 """How Claude is reached."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from config.secrets import IssuedSecret
 from config.sources import Settings
 
 
@@ -11,7 +12,7 @@ class AnthropicSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="ANTHROPIC_")
 
-    api_key: SecretStr | None = None
+    api_key: IssuedSecret = None
     """API key (sk-ant-...); read from the secret file `anthropic_api_key` in containers."""
     base_url: str = "https://api.anthropic.com"
     """Where the Messages API is."""

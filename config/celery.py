@@ -1,6 +1,8 @@
 """How Celery and the execution of runs behave."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from config.sources import Settings
@@ -43,3 +45,21 @@ class CelerySettings(Settings):
     """Longest delay of exponential backoff, in seconds."""
     heartbeat_file: str | None = None
     """File that a worker touches whenever a hint went through it; its health check reads the age."""
+
+    @model_validator(mode="after")
+    def _refuse_limits_out_of_order(self) -> Self:
+        """Each limit must leave room for what happens within it."""
+        ordered = (
+            ("step_timeout_s", "task_soft_time_limit_s"),
+            ("task_soft_time_limit_s", "task_time_limit_s"),
+            ("sweep_interval_s", "lease_ttl_s"),
+            ("retry_backoff_s", "retry_backoff_max_s"),
+        )
+        for lower, upper in ordered:
+            if getattr(self, lower) >= getattr(self, upper):
+                message = (
+                    f"{self.variable_of(lower)}={getattr(self, lower):g} must be below "
+                    f"{self.variable_of(upper)}={getattr(self, upper):g}; lower the first or raise the second"
+                )
+                raise ValueError(message)
+        return self

@@ -1,8 +1,9 @@
 """Flower, the view of workers and runs."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from config.secrets import GeneratedSecret
 from config.sources import Settings
 
 
@@ -17,5 +18,5 @@ class FlowerSettings(Settings):
     """TCP port."""
     user: str = "penstock"
     """User name of its basic authentication."""
-    password: SecretStr | None = None
+    password: GeneratedSecret = None
     """Password of its basic authentication; read from the secret file `flower_password` in containers."""

@@ -1,10 +1,12 @@
 """Traces and logs."""
 
 from enum import StrEnum
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
+from config.secrets import IssuedSecret
 from config.sources import Settings
 
 
@@ -16,12 +18,18 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda text: str(text).upper()),
+]
+
+
 class LogfireSettings(Settings):
     """Telemetry; harmless without a token."""
 
     model_config = SettingsConfigDict(env_prefix="LOGFIRE_")
 
-    token: SecretStr | None = None
+    token: IssuedSecret = None
     """Write token; empty means that nothing leaves this machine."""
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     """Address of any OpenTelemetry collector (OTLP over HTTP) that gets the traces, with or without Logfire."""
@@ -29,7 +37,7 @@ class LogfireSettings(Settings):
     """Shown with each span; empty means PENSTOCK_ENV."""
     capture_content: bool = False
     """Put prompts and answers into spans. They may hold personal data: off unless you need it."""
-    log_level: str = "INFO"
-    """Lowest level of log lines."""
+    log_level: LogLevel = "INFO"
+    """Lowest level of log lines: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     log_format: LogFormat = LogFormat.AUTO
     """json, text, or auto: text in a terminal, JSON elsewhere."""

@@ -1,8 +1,9 @@
 """Where PostgreSQL is. It holds every fact: runs, steps, events, emails, keys."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from config.secrets import GeneratedSecret
 from config.sources import Settings
 
 
@@ -19,7 +20,7 @@ class PostgresSettings(Settings):
     """Database name."""
     user: str = "penstock"
     """Role."""
-    password: SecretStr | None = None
+    password: GeneratedSecret = None
     """Password; read from the secret file `postgres_password` in containers."""
     pool_size: int = Field(default=8, ge=1)
     """Connections that one process keeps."""

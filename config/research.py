@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from config.sources import Settings
+from config.sources import Settings, TextList
 
 
 class ResearchSettings(Settings):
@@ -17,5 +17,5 @@ class ResearchSettings(Settings):
     """Seconds that one source may take, redirects included."""
     max_page_bytes: int = Field(default=2_000_000, ge=1024)
     """Largest source that is read, in bytes after decompression."""
-    allowed_private_hosts: tuple[str, ...] = ()
-    """JSON list of "host:port" that may be read although they are private, such as an internal wiki."""
+    allowed_private_hosts: TextList = ()
+    """List of host:port that may be read although they are private, such as an internal wiki."""

@@ -54,7 +54,7 @@ class JsonLines(JsonFormatter):
     """One JSON object a line: time, level, logger, message, then context and extras."""
 
     def __init__(self) -> None:
-        super().__init__(reserved_attrs=[*RESERVED_ATTRS, *_UNWANTED_EXTRAS])
+        super().__init__([], reserved_attrs=[*RESERVED_ATTRS, *_UNWANTED_EXTRAS])
 
     def add_fields(
         self,

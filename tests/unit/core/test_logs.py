@@ -1,0 +1,140 @@
+"""Log lines say whose they are, in JSON or text, and hold no secrets."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from config.logfire import LogfireSettings, LogFormat
+from services.core import logs
+
+KEY = "psk_0123456789ab_" + "A" * 43
+
+
+@pytest.fixture
+def provider() -> Iterator[TracerProvider]:
+    """Makes real spans that go nowhere."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    yield provider
+    provider.shutdown()
+
+
+def _record(message: str, *args: object, **extra: object) -> logging.LogRecord:
+    record = logging.LogRecord("services.x", logging.INFO, __file__, 1, message, args, None)
+    record.__dict__.update(extra)
+    return record
+
+
+def _parse(record: logging.LogRecord) -> dict[str, Any]:
+    line = logs.JsonLines().format(record)
+    assert "\n" not in line
+    return dict(json.loads(line))
+
+
+def test_a_json_line_has_time_level_logger_and_message() -> None:
+    """The four fields that every log store wants come first, the time with its zone."""
+    record = _record("took %d ms", 7)
+    record.created = 1_794_000_000.25
+
+    assert _parse(record) == {
+        "time": "2026-11-06T21:20:00.250+00:00",
+        "level": "INFO",
+        "logger": "services.x",
+        "message": "took 7 ms",
+    }
+
+
+def test_a_json_line_carries_what_is_bound() -> None:
+    """Inside bound() lines name request and run; afterwards they no longer do."""
+    with logs.bound(request_id="r1"), logs.bound(run_id=7):
+        inside = _parse(_record("x"))
+    after = _parse(_record("x"))
+
+    assert (inside["request_id"], inside["run_id"]) == ("r1", "7")
+    assert {"request_id", "run_id"}.isdisjoint(after)
+
+
+def test_a_json_line_carries_the_trace(provider: TracerProvider) -> None:
+    """A line inside a span leads to its trace."""
+    with provider.get_tracer("test").start_as_current_span("work") as span:
+        inside = _parse(_record("x"))
+
+    context = span.get_span_context()
+    assert inside["trace_id"] == f"{context.trace_id:032x}"
+    assert inside["span_id"] == f"{context.span_id:016x}"
+
+
+def test_a_json_line_keeps_extras_but_not_those_of_libraries() -> None:
+    """Our own extras are fields; uvicorn's coloured copy and Celery's task arguments are left out."""
+    line = _parse(_record("x", attempt=2, color_message="\x1b[1mx", data={"kwargs": "{...}"}))
+
+    assert line["attempt"] == 2
+    assert {"color_message", "data"}.isdisjoint(line)
+
+
+def test_a_json_line_has_no_colours() -> None:
+    """Escape sequences of libraries that think of terminals are removed."""
+    assert _parse(_record("\x1b[32mINFO\x1b[0m started"))["message"] == "INFO started"
+
+
+@pytest.mark.parametrize("formatter", [logs.JsonLines(), logs.TextLines()])
+def test_lines_hold_no_secrets(formatter: logging.Formatter) -> None:
+    """A key in a message, an extra, the context or a traceback is removed."""
+    try:
+        raise ValueError(f"no entry with {KEY}")
+    except ValueError:
+        record = _record("sent %s", KEY, header=f"Bearer {KEY}")
+        record.exc_info = sys.exc_info()
+        with logs.bound(request_id=KEY):
+            line = formatter.format(record)
+
+    assert "ValueError" in line
+    assert "A" * 43 not in line
+
+
+def test_a_text_line_is_short_and_says_whose_it_is() -> None:
+    """A person sees time, level, logger, message and context."""
+    with logs.bound(run_id="r1"):
+        line = logs.TextLines().format(_record("hello"))
+
+    assert line.endswith(" INFO    services.x: hello  [run_id=r1]")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "is_kept"),
+    [
+        ("/livez", 200, False),
+        ("/readyz?verbose=1", 200, False),
+        ("/metrics", 200, False),
+        ("/readyz", 503, True),
+        ("/v1/runs", 202, True),
+        ("/livezz", 404, True),
+    ],
+)
+def test_only_good_probes_are_quiet(path: str, status: int, *, is_kept: bool) -> None:
+    """The access log is silent about health checks until they fail."""
+    record = _record('%s - "%s %s HTTP/%s" %d', "127.0.0.1:1", "GET", path, "1.1", status)
+
+    assert is_kept == logs.QuietProbes().filter(record)
+
+
+def test_lines_are_json_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Auto means text on a terminal and JSON elsewhere; the other two mean what they say."""
+    for is_terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda answer=is_terminal: answer)
+        assert is_terminal is not logs.is_json(LogfireSettings(log_format=LogFormat.AUTO))
+        assert logs.is_json(LogfireSettings(log_format=LogFormat.JSON))
+        assert not logs.is_json(LogfireSettings(log_format=LogFormat.TEXT))
+
+
+def test_debug_shows_what_is_otherwise_left_out() -> None:
+    """One line per hint is noise, except to those who debug hints."""
+    usual = logs.logging_config(LogfireSettings(log_level="INFO"))["loggers"]
+    debugging = logs.logging_config(LogfireSettings(log_level="DEBUG"))["loggers"]
+
+    assert usual["celery.app.trace"]["level"] == "WARNING"
+    assert debugging["celery.app.trace"]["level"] == "DEBUG"

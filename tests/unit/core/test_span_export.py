@@ -1,0 +1,119 @@
+"""Spans lose their secrets, housekeeping is left out, and a dead backend costs little."""
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased
+from opentelemetry.trace import SpanKind
+
+from services.core import span_export
+from services.core.span_export import HousekeepingSampler, PausingExporter, SecretScrubber
+
+KEY = "sk-ant-api03-abcdef"
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    """Keeps what was exported."""
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter: InMemorySpanExporter) -> TracerProvider:
+    """Scrubs, then exports."""
+    sampler = ParentBased(HousekeepingSampler())
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+    provider.add_span_processor(SecretScrubber())
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
+
+
+def test_secrets_are_removed_from_every_part_of_a_span(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    """Name, attributes, lists, exception messages, stack traces and the status hold no key."""
+    tracer = provider.get_tracer("test")
+
+    def fail() -> None:
+        attributes = {"url": f"http://x?k={KEY}", "keys": [KEY, "b"], "count": 3}
+        with tracer.start_as_current_span(f"call {KEY}", attributes=attributes):
+            raise ValueError(f"refused {KEY}")
+
+    with pytest.raises(ValueError, match="refused"):
+        fail()
+
+    (finished,) = exporter.get_finished_spans()
+    assert KEY not in finished.to_json()
+    assert finished.attributes == {
+        "url": "http://x?k=[redacted]",
+        "keys": ["[redacted]", "b"],
+        "count": 3,
+    }
+    assert finished.events[0].attributes["exception.type"] == "ValueError"
+
+
+def test_an_open_span_holds_no_secrets_either(provider: TracerProvider) -> None:
+    """Logfire shows spans before they end; what they start with is clean."""
+    span = provider.get_tracer("test").start_span("call", attributes={"url": f"http://x?k={KEY}"})
+
+    assert span.attributes == {"url": "http://x?k=[redacted]"}  # type: ignore[attr-defined]  # of the SDK's span
+
+
+@pytest.mark.parametrize("kind", [SpanKind.PRODUCER, SpanKind.CONSUMER])
+def test_messages_are_traced_only_within_a_trace(
+    kind: SpanKind, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    """Beat's sweeps and a worker's probes make no traces; a request's hints belong to its trace."""
+    tracer = provider.get_tracer("test")
+    with (
+        tracer.start_as_current_span("housekeeping", kind=kind),
+        tracer.start_as_current_span("below"),
+    ):
+        pass
+    with tracer.start_as_current_span("request"), tracer.start_as_current_span("hint", kind=kind):
+        pass
+
+    assert [span.name for span in exporter.get_finished_spans()] == ["hint", "request"]
+
+
+class FlakyExporter(SpanExporter):
+    """Fails until told otherwise, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.is_dead = True
+        self.calls = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Fail or succeed."""
+        self.calls += 1
+        return SpanExportResult.FAILURE if self.is_dead else SpanExportResult.SUCCESS
+
+
+def test_a_dead_backend_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a failure nothing is tried for 30 s; the outage and its end are each told once."""
+    now_s = 100.0
+    monkeypatch.setattr(span_export, "monotonic_s", lambda: now_s)
+    flaky = FlakyExporter()
+    exporter = PausingExporter(flaky)
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(50):
+            assert exporter.export([]) is SpanExportResult.FAILURE
+        assert flaky.calls == 1
+        now_s += span_export.EXPORT_PAUSE_S
+        exporter.export([])
+        assert flaky.calls == 2
+        flaky.is_dead = False
+        now_s += span_export.EXPORT_PAUSE_S
+        assert exporter.export([]) is exporter.export([]) is SpanExportResult.SUCCESS
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "The OTLP endpoint does not take spans; they are dropped until it does",
+        "The OTLP endpoint takes spans again",
+    ]

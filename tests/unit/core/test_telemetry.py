@@ -1,0 +1,174 @@
+"""Spans nest, cross processes by traceparent, and hold no content unless allowed."""
+
+import contextvars
+import os
+import threading
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from uuid import UUID
+
+import greenlet
+import pytest
+from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from config.logfire import LogfireSettings
+from services.core import logs, telemetry
+
+REMOTE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """Keeps the spans of telemetry.span()."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(telemetry, "_TRACER", provider.get_tracer("test"))
+    yield exporter
+    provider.shutdown()
+
+
+def _set_up(monkeypatch: pytest.MonkeyPatch, *, pid: int, **settings: bool) -> None:
+    setup = telemetry._Setup(LogfireSettings(**settings), "test", pid)  # type: ignore[arg-type]  # booleans only
+    monkeypatch.setattr(telemetry, "_setup", setup)
+
+
+def test_spans_nest(exporter: InMemorySpanExporter) -> None:
+    """A span opened inside another is its child."""
+    with telemetry.span("outer"), telemetry.span("inner"):
+        pass
+
+    inner, outer = exporter.get_finished_spans()
+    assert inner.parent is not None
+    assert inner.parent.span_id == outer.context.span_id
+
+
+def test_a_span_continues_a_remote_trace(exporter: InMemorySpanExporter) -> None:
+    """The run span in the worker is a child of the request that posted the run, whatever is current."""
+    with telemetry.span("hint"), telemetry.span("run", traceparent=REMOTE):
+        below = telemetry.current_traceparent()
+
+    run, _ = exporter.get_finished_spans()
+    assert below == f"00-0af7651916cd43dd8448eb211c80319c-{run.context.span_id:016x}-01"
+    assert run.parent is not None
+    assert f"{run.parent.span_id:016x}" == "b7ad6b7169203331"
+
+
+def test_there_is_no_traceparent_outside_spans() -> None:
+    """A run that was not posted by a traced request starts a trace of its own."""
+    assert telemetry.current_traceparent() is None
+
+
+def test_a_malformed_traceparent_starts_a_new_trace(exporter: InMemorySpanExporter) -> None:
+    """What a client sent as trace context can break nothing."""
+    with telemetry.span("run", traceparent="nonsense"):
+        pass
+
+    (run,) = exporter.get_finished_spans()
+    assert run.parent is None
+
+
+def test_attributes_become_plain_values(exporter: InMemorySpanExporter) -> None:
+    """Ids and amounts are texts, None is left out, numbers and booleans stay."""
+    with telemetry.span("x", run_id=UUID(int=7), cost=Decimal("0.10"), n=1, ok=True, none=None):
+        telemetry.annotate(late=2.5)
+
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes == {
+        "run_id": str(UUID(int=7)),
+        "cost": "0.10",
+        "n": 1,
+        "ok": True,
+        "late": 2.5,
+    }
+
+
+def test_ids_of_a_span_go_into_its_log_lines(exporter: InMemorySpanExporter) -> None:
+    """Log lines inside a run's span name the run and the step without anybody passing them on."""
+    with telemetry.span("run", run_id=7), telemetry.span("step", step="research", other=1):
+        inside = logs.bound_values()
+
+    assert inside == {"run_id": "7", "step": "research"}
+    assert logs.bound_values() == {}
+
+
+def test_a_failed_span_says_why_and_raises(exporter: InMemorySpanExporter) -> None:
+    """The error passes through unchanged."""
+    with pytest.raises(ValueError, match="boom"), telemetry.span("x"):
+        raise ValueError("boom")
+
+    (span,) = exporter.get_finished_spans()
+    assert not span.status.is_ok
+    assert span.events[0].name == "exception"
+
+
+def test_greenlets_that_take_turns_keep_their_own_spans(exporter: InMemorySpanExporter) -> None:
+    """Two tasks of the asyncio pool, switched in mid-span, never see each other's span."""
+    seen: dict[str, list[str | None]] = {"a": [], "b": []}
+
+    def work(name: str) -> None:
+        with telemetry.span(name, run_id=name):
+            before = telemetry.current_traceparent()
+            greenlet.getcurrent().parent.switch()  # type: ignore[union-attr]  # has a parent
+            seen[name] += [before, telemetry.current_traceparent(), logs.bound_values()["run_id"]]
+
+    tasks = [greenlet.greenlet(work) for _ in seen]
+    for task, name in zip(tasks, seen, strict=True):
+        task.gr_context = contextvars.copy_context()
+        task.switch(name)
+    for task in tasks:
+        task.switch()
+
+    for name, (before, after, run_id) in seen.items():
+        assert before == after
+        assert run_id == name
+    assert telemetry.current_traceparent() is None
+    assert {None} == {span.parent for span in exporter.get_finished_spans()}
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_content_is_recorded_only_if_allowed(
+    *, is_allowed: bool, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts and answers stay out of spans unless LOGFIRE_CAPTURE_CONTENT is on."""
+    _set_up(monkeypatch, pid=os.getpid(), capture_content=is_allowed)
+    with telemetry.span("claude"):
+        telemetry.record_content(prompt="Dear Dr. Marsh")
+
+    (span,) = exporter.get_finished_spans()
+    assert is_allowed is ("prompt" in span.attributes)
+
+
+def test_a_forked_child_is_not_initialized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads and connections do not survive a fork, so the child must set telemetry up again."""
+    _set_up(monkeypatch, pid=os.getpid())
+    assert telemetry.is_initialized()
+    _set_up(monkeypatch, pid=os.getppid())
+    assert not telemetry.is_initialized()
+
+
+def test_flushing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that hangs delays the end of a process by the timeout and no more."""
+    released = threading.Event()
+    monkeypatch.setattr(telemetry.logfire, "force_flush", lambda _: released.wait(10))
+    started = time.monotonic()
+    telemetry.flush(timeout_ms=100)
+    took_s = time.monotonic() - started
+    released.set()
+
+    assert 0.1 <= took_s < 2
+
+
+def test_fastapi_still_takes_its_telemetry_options_where_we_put_them() -> None:
+    """The private attribute of FastAPI that instrument_fastapi() sets is the one that FastAPI uses."""
+    app = FastAPI()
+    telemetry.instrument_fastapi(app)
+
+    options = app._native_telemetry.config
+    assert options["operation_spans"] is options["logs"] is options["metrics"] is False
+    assert options["exclude"]({"path": "/livez"})
+    assert not options["exclude"]({"path": "/v1/runs"})
