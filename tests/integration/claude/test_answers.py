@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import anthropic
 import httpx2
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
