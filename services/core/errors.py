@@ -11,8 +11,8 @@ PenstockError
 ├── ClaudeNotConfiguredError
 ├── ClaudeError
 │   ├── ClaudeRateLimitedError
+│   │   └── ClaudeOverloadedError
 │   ├── ClaudeSpendLimitError
-│   ├── ClaudeOverloadedError
 │   ├── ClaudeUnavailableError
 │   ├── ClaudeRejectedError
 │   ├── ClaudeRefusedError

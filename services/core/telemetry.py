@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from config.environment import EnvironmentSettings
+from config.loading import load
 from config.logfire import LogfireSettings
 from config.sources import environment_variables
 from services import __version__
@@ -47,13 +48,13 @@ def initialize(settings: LogfireSettings | None = None, *, service_name: str) ->
     """Set up traces and logs; a second call in the same process changes nothing.
 
     Args:
-        settings: Where telemetry goes; read from the environment if not given.
+        settings: Where telemetry goes; loaded from the environment if not given.
         service_name: The container's name: api, worker, beat, ...
     """
     global _setup  # noqa: PLW0603 - telemetry is one per process, like logging itself
     if is_initialized():
         return
-    settings = settings or LogfireSettings()
+    settings = settings or load(LogfireSettings)
     logs.configure(settings)
     _configure_traces(settings, service_name=service_name)
     _setup = _Setup(settings=settings, service_name=service_name, pid=os.getpid())

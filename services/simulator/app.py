@@ -28,7 +28,7 @@ involved: what it says is taken from the prompt that it is given, and is good fo
 <a href="/admin/faults">/admin/faults</a></li>
 <li>Sources to write about: <a href="/samples/researcher.html">a researcher</a>,
 <a href="/samples/book.html">a book</a>, <a href="/samples/organisation.html">an organisation</a>,
-<a href="/arxiv/api/query?search_query=au:Lindqvist">a small arXiv</a>; all made up</li>
+<a href="/arxiv/api/query?search_query=au:Marsh">a small arXiv</a>; all made up</li>
 <li><a href="/openapi.json">/openapi.json</a></li>
 </ul>
 </body></html>

@@ -13,7 +13,9 @@ from services.simulator.material import SENTENCE_END, Material
 
 PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 SUBJECT_LINE = re.compile(r"\A\s*Subject:[ \t]*(.*)\n+", re.IGNORECASE)
-GREETING = re.compile(r"^\s*(?:Dear|Hello|Hi|Good (?:morning|afternoon|day))\b", re.IGNORECASE)
+GREETING = re.compile(
+    r"^\s*(?:Dear|Hello|Hi|Good (?:morning|afternoon|day))\b[^,;:?]{0,120}[,!:]?\s*$", re.IGNORECASE
+)
 MAX_SUBJECT_WORDS = 10
 
 
@@ -33,7 +35,7 @@ def compose_email(material: Material) -> dict[str, Any] | None:
     subject, body = _split_subject(templates[0].text)
     email = {
         "subject": _complete(subject, values) or _plain_subject(values, material),
-        "body": _complete(body, values),
+        "body": _complete(body, values) or _without_gaps(body, values) or "Hello,",
     }
     # A value may have gone with a sentence that another placeholder of it made unsayable.
     used = {
@@ -86,6 +88,12 @@ def _complete(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
+def _without_gaps(text: str, values: dict[str, str]) -> str:
+    """The text where each sentence has a gap: only the gaps go, or nothing would be left."""
+    lines = [PLACEHOLDER.sub("", line) for line in _fill(text, values).strip().splitlines()]
+    return "\n".join(_tidy_line(line) for line in lines).strip()
+
+
 def _complete_line(line: str, values: dict[str, str]) -> str:
     if GREETING.match(line):
         return _complete_greeting(line, values)
@@ -95,13 +103,17 @@ def _complete_line(line: str, values: dict[str, str]) -> str:
 
 def _complete_greeting(line: str, values: dict[str, str]) -> str:
     """A greeting stays, with or without the name: `Dear {{title}} Lovelace,`."""
-    greeting = " ".join(PLACEHOLDER.sub("", _fill(line, values)).split())
-    greeting = re.sub(r"\s+([,!.:])", r"\1", greeting)
+    greeting = _tidy_line(PLACEHOLDER.sub("", _fill(line, values)))
     return re.sub(r"^Dear(?=\W*$)", "Hello", greeting)
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
     return PLACEHOLDER.sub(lambda mark: values.get(_tidy(mark[1]), mark[0]), text)
+
+
+def _tidy_line(line: str) -> str:
+    """The line without the spaces that a removed placeholder left."""
+    return re.sub(r"\s+([,!.:;?])", r"\1", " ".join(line.split()))
 
 
 def _tidy(name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.simulator.material import (
     PAIR,
+    WORD,
     Element,
     Material,
     normal_name,
@@ -44,6 +45,7 @@ AFTER_KEYWORD = re.compile(
     re.IGNORECASE,
 )
 MAX_PHRASE_WORDS = 16
+SAME_WORDS = dict.fromkeys(("area", "field", "focus", "theme", "topic"), "interest")
 STEM_LETTERS = 5
 """Words that share this many first letters are taken for the same: publisher, published."""
 
@@ -72,6 +74,8 @@ def find_value(name: str, question: str, material: Material) -> Finding | None:
     if known:
         return Finding(known, None)
     wanted = stems_of(name) or stems_of(question)
+    if not wanted:
+        return None
     for strategy in (_labelled, _titled, _phrased):
         for source in material.sources:
             for value in strategy(source, wanted, name):
@@ -83,13 +87,14 @@ def find_value(name: str, question: str, material: Material) -> Finding | None:
 
 def stems_of(text: str) -> set[str]:
     """The first letters of each word that says something."""
-    return {word[:STEM_LETTERS] for word in words_of(text) if word not in EMPTY_WORDS}
+    words = (SAME_WORDS.get(word, word) for word in words_of(text) if word not in EMPTY_WORDS)
+    return {word[:STEM_LETTERS] for word in words}
 
 
 def _labelled(source: Element, wanted: set[str], _name: str) -> Iterator[str]:
     """`Publisher: Harbour Press`, if the label says all that is wanted."""
     for label, value in PAIR.findall(source.text):
-        if wanted and wanted <= stems_of(label):
+        if wanted <= stems_of(label):
             yield split_sentences(value)[0]
 
 
@@ -116,13 +121,11 @@ def _own_title(source: Element) -> Iterator[str]:
 def _phrased(source: Element, wanted: set[str], _name: str) -> Iterator[str]:
     """The phrase behind the wanted words: `her research interest is [sediment transport]`."""
     for sentence in split_sentences(source.text):
-        if not wanted or not wanted <= stems_of(sentence):
-            continue
-        last = max(
-            match.end()
-            for match in re.finditer(r"[^\W_]+", sentence)
-            if match[0].lower()[:STEM_LETTERS] in wanted
-        )
-        found = AFTER_KEYWORD.match(sentence, last)
-        if found and len(found["phrase"].split()) <= MAX_PHRASE_WORDS:
-            yield found["phrase"]
+        missing = set(wanted)
+        for word in WORD.finditer(sentence):
+            missing -= stems_of(word[0])
+            if not missing:
+                found = AFTER_KEYWORD.match(sentence, word.end())
+                if found and len(found["phrase"].split()) <= MAX_PHRASE_WORDS:
+                    yield found["phrase"]
+                break

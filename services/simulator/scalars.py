@@ -35,6 +35,8 @@ NEUTRAL: dict[str, Callable[[int], str]] = {
     "time": lambda index: f"{(EPOCH + timedelta(seconds=index)):%H:%M:%S}Z",
     "duration": lambda index: f"PT{index}S",
 }
+UNLIMITED = 1e12
+"""Stands for no limit: far enough, and finite."""
 YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 INTEGER = re.compile(r"-?\d+")
 QUESTION_NAMES = frozenset({"question", "query"})
@@ -82,17 +84,22 @@ def fit_length(text: str, schema: Schema, *, suffix: str = "") -> str:
 
 def build_number(schema: Schema, place: Place, material: Material, *, is_integer: bool) -> float:
     """A number within the schema's limits: the prompt's own, or near it; else near 0."""
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    low, high = schema.get("minimum", -UNLIMITED), schema.get("maximum", UNLIMITED)
+    low = low if above is None else max(low, math.nextafter(above, math.inf))
+    high = high if below is None else min(high, math.nextafter(below, -math.inf))
+    number = min(max(_named_number(place, material), low), high)
     step = schema.get("multipleOf") or (1 if is_integer else 0)
-    gap = step or 1e-3
-    low = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + gap)
-    high = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - gap)
-    number = min(max(_named_number(place, material), low), high) + place.index * gap
-    if number > high:
-        number = high - place.index * gap
-    if step:
-        multiple = math.ceil(number / step - 1e-9)
-        number = (multiple if multiple * step <= high else multiple - 1) * step
-    return int(number) if is_integer else number
+    if not step:
+        return min(number + place.index * 1e-3, high)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    # The quotient of a limit that is just above a multiple may round down to it.
+    first += above is not None and first * step <= above
+    last -= below is not None and last * step >= below
+    multiple = max(math.ceil(number / step), first) + place.index
+    if multiple > last >= first:
+        multiple = first + (multiple - first) % (last - first + 1)
+    return int(multiple * step) if is_integer else multiple * step
 
 
 def _formatted(kind: str, index: int, material: Material) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from random import random
 
 from services.core.errors import StoreUnavailableError
 from services.core.runs.store import RunStore
@@ -88,8 +87,7 @@ class RunDispatcher:
             except StoreUnavailableError as error:
                 failures += 1
                 logger.warning("cannot claim runs: %s", error)
-                pause_s = min(LONGEST_PAUSE_S, 2.0**failures)
-                await _happens(self._stopping, within_s=pause_s * (0.5 + random() / 2))
+                await _happens(self._stopping, within_s=min(LONGEST_PAUSE_S, 2.0**failures))
             else:
                 await _happens(self._hinted, within_s=self._poll_interval_s)
                 self._hinted.clear()

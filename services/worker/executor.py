@@ -40,8 +40,14 @@ class _Try:
     lease: Lease
     step: Step
     attempt: int
+    """Its number; counts tries that ended with a crash or a give-back, too."""
     claude: MeteredClaude
     text: TextStream
+
+    @property
+    def failures(self) -> int:
+        """How many tries of the step have failed, if this one does: only these are bounded."""
+        return self.lease.step_attempts.get(self.step.name, 0) + 1
 
     @property
     def spent(self) -> Spent:
@@ -80,8 +86,7 @@ class RunExecutor:
             pipeline=lease.pipeline,
             fence=lease.fence,
         ):
-            pipeline = self._pipelines.get(lease.pipeline)
-            ending = await self._run(lease, pipeline) if pipeline else _no_pipeline(lease)
+            ending = await self._run(lease)
             telemetry.annotate(ending=type(ending).__name__)
             logger.info("run %s: %s", lease.run_id, type(ending).__name__)
             return ending
@@ -112,7 +117,10 @@ class RunExecutor:
                 )
         await until_store_answers(write)
 
-    async def _run(self, lease: Lease, pipeline: Pipeline[Any]) -> Ending:
+    async def _run(self, lease: Lease) -> Ending:
+        pipeline = self._pipelines.get(lease.pipeline)
+        if pipeline is None or set(pipeline.step_names) != set(lease.step_attempts):
+            return _unknown(lease)
         value = lease.input
         for step in pipeline.steps:
             if step.name in lease.checkpoints:
@@ -123,8 +131,15 @@ class RunExecutor:
             if isinstance(outcome, Retrying | Failed):
                 return outcome
             value = outcome
+        return await self._finish(lease, pipeline, value)
+
+    async def _finish(self, lease: Lease, pipeline: Pipeline[Any], output: Json) -> Ending:
         last = self._new_try(lease, pipeline.steps[-1], attempt=1)
-        return await self._within_bounds(last, partial(_succeed, pipeline, value))
+        ending = await self._within_bounds(last, partial(_succeed, pipeline, output))
+        if isinstance(ending, Retrying):
+            # What makes the email is pure: it would fail in the same way for ever.
+            return _fail(last, FailureReason.PERMANENT, ending.error)
+        return ending
 
     async def _try_step(self, lease: Lease, step: Step, value: Json) -> Json | Retrying | Failed:
         """Try a step once and record its checkpoint: its output as JSON, or what follows."""
@@ -143,7 +158,8 @@ class RunExecutor:
 
     def _new_try(self, lease: Lease, step: Step, *, attempt: int) -> _Try:
         text = TextStream(partial(self._store.record_text, lease, step.name))
-        return _Try(lease, step, attempt, MeteredClaude(self._outside.claude, text), text)
+        claude = MeteredClaude(self._outside.claude, text, trace_key=str(lease.run_id))
+        return _Try(lease, step, attempt, claude, text)
 
     async def _call(self, current: _Try, value: Json) -> Json:
         """Call the step's function; its output as JSON."""
@@ -177,7 +193,7 @@ class RunExecutor:
 
     def _follow(self, current: _Try, error: Exception) -> Retrying | Failed:
         """What the table says about an error."""
-        decision = decide(error, attempt=current.attempt, policy=self._retry_policy, random=random)
+        decision = decide(error, attempt=current.failures, policy=self._retry_policy, random=random)
         message = _message_of(error)
         # A known error says all in its message; of an unknown one the log keeps where it arose.
         trace = None if isinstance(error, PenstockError) else error
@@ -202,8 +218,9 @@ async def _succeed(pipeline: Pipeline[Any], output: Json) -> Succeeded:
     return Succeeded(output, email)
 
 
-def _no_pipeline(lease: Lease) -> Failed:
-    message = f"This worker knows no pipeline {lease.pipeline}."
+def _unknown(lease: Lease) -> Failed:
+    """What follows where the code has changed since the run was accepted, or is older than it."""
+    message = f"This worker knows no pipeline {lease.pipeline} with the steps of this run."
     return Failed(Failure(FailureReason.PERMANENT, None, message, attempts=0), Spent())
 
 

@@ -71,6 +71,9 @@ class LeaseKeeper:
 
         def forget(task: asyncio.Task[None]) -> None:
             del self._held[task]
+            if error := task.exception():
+                # A defect of ours: the lease lapses, and the sweep counts a crash.
+                logger.error("run %s is left behind", lease.run_id, exc_info=error)
             on_done()
 
         held = _Held(lease, self._reporter.report_start(lease))
@@ -78,11 +81,12 @@ class LeaseKeeper:
         self._held[task] = held
         task.add_done_callback(forget)
 
-    async def beat_forever(self) -> None:
-        """Renew all leases, again and again, each third of their time."""
+    async def beat_forever(self, on_beat: Callable[[], None] = lambda: None) -> None:
+        """Renew all leases, again and again, each third of their time; call `on_beat` each time."""
         while True:
             try:
                 await self.beat()
+                on_beat()
             except StoreUnavailableError as error:
                 # Nobody can take the runs while PostgreSQL is away. If only we are cut off, the
                 # fence refuses what we write later. So what is paid for is not thrown away.

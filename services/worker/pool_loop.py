@@ -195,9 +195,8 @@ class PoolLoop:
     async def _shut_down(self, grace_s: float) -> None:
         hooks = [self.loop.create_task(_drained(hook, grace_s)) for hook in _process.drain_hooks]
         await self._wait(hooks, grace_s)
-        if self._jobs:
-            logger.warning("cancelling %d tasks that outlived the grace period", len(self._jobs))
         for job in self._jobs.values():
+            logger.warning("cancelling task %s: the worker stops", job.order.task_id)
             job.kill()
         if self._hurry.is_set():
             for hook in hooks:

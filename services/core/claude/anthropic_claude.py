@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from config.anthropic import AnthropicSettings
 from services.core.claude.answer import read_answer
-from services.core.claude.cost import PriceList
+from services.core.claude.chat_span import chat_span, note_answer
+from services.core.claude.cost import PriceList, Spend
 from services.core.claude.error_map import to_claude_error
 from services.core.claude.protocol import Answer, ClaudeReply, ClaudeRequest, OnText
 from services.core.errors import (
@@ -69,15 +70,28 @@ class AnthropicClaude:
         on_text: OnText | None = None,
     ) -> ClaudeReply[Answer]:
         """Get an answer of the given type; see services.core.claude.protocol.Claude.ask."""
+        if self._client is None:
+            raise ClaudeNotConfiguredError
         arrival = Arrival()
-        try:
-            await self._receive(request, answer_type, arrival, on_text)
-            return self._reply(arrival, answer_type)
-        except ClaudeError as error:
-            if arrival.message is not None:
-                spend = self._prices.spend_of(arrival.message)
-                error.usage, error.cost_usd = spend.usage, spend.cost_usd
-            raise
+        model = request.model or self._settings.model
+        with chat_span(request, model=model, server=self._client.base_url.host):
+            try:
+                await self._receive(request, answer_type, arrival, on_text)
+                answer = read_answer(_whole_message(arrival), answer_type)
+            except ClaudeError as error:
+                if arrival.message is not None:
+                    spend = self._account(arrival.message, arrival)
+                    error.usage, error.cost_usd = spend.usage, spend.cost_usd
+                raise
+            message = _whole_message(arrival)
+            spend = self._account(message, arrival)
+        return ClaudeReply(
+            answer=answer,
+            model=message.model,
+            usage=spend.usage,
+            cost_usd=spend.cost_usd,
+            is_simulated=arrival.is_simulated,
+        )
 
     async def aclose(self) -> None:
         """Close the connections; calls under way fail."""
@@ -134,25 +148,24 @@ class AnthropicClaude:
         except STREAM_ERRORS as error:
             raise to_claude_error(error) from error
 
-    def _reply(self, arrival: Arrival, answer_type: type[Answer]) -> ClaudeReply[Answer]:
-        """Judge what has arrived, and price it.
+    def _account(self, message: Message, arrival: Arrival) -> Spend:
+        """Price what has arrived and put it into the span."""
+        spend = self._prices.spend_of(message)
+        note_answer(message, spend, is_simulated=arrival.is_simulated)
+        return spend
 
-        Raises:
-            ClaudeError: It is not whole, was refused or cut short, or does not fit the type.
-        """
-        # A proxy may end a stream in good order in mid-answer: the SDK takes that for its end.
-        if arrival.message is None or not arrival.is_complete:
-            message = "The answer ended before its end"
-            raise ClaudeUnavailableError(message, error_type="cut")
-        answer = read_answer(arrival.message, answer_type)
-        spend = self._prices.spend_of(arrival.message)
-        return ClaudeReply(
-            answer=answer,
-            model=arrival.message.model,
-            usage=spend.usage,
-            cost_usd=spend.cost_usd,
-            is_simulated=arrival.is_simulated,
-        )
+
+def _whole_message(arrival: Arrival) -> Message:
+    """The message, if it has arrived to its end.
+
+    Raises:
+        ClaudeUnavailableError: It has not. A proxy may end a stream in good order in mid-answer,
+            which the SDK takes for the answer's end.
+    """
+    if arrival.message is None or not arrival.is_complete:
+        message = "The answer ended before its end"
+        raise ClaudeUnavailableError(message, error_type="cut")
+    return arrival.message
 
 
 def _sdk_client(
@@ -171,6 +184,7 @@ def _sdk_client(
         base_url=base_url,
         timeout=timeout,
         max_retries=0,
+        open_telemetry={"traces": False},  # ours is in chat_span.py
         http_client=http_client
         or anthropic.DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
     )

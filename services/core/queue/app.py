@@ -4,7 +4,7 @@ import ssl
 from typing import Any
 
 from celery import Celery, Task
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from config.celery import CelerySettings
 from config.redis import RedisSettings
@@ -40,7 +40,8 @@ def _messages() -> dict[str, Any]:
         "event_serializer": "json",
         "enable_utc": True,
         "timezone": "UTC",
-        "task_queues": [Queue(queue) for queue in QueueName],
+        # Without an exchange of its own, a queue would share the default queue's, and its messages.
+        "task_queues": [Queue(queue, Exchange(queue), queue) for queue in QueueName],
         "task_default_queue": QueueName.DEFAULT,
         "task_create_missing_queues": True,
         "task_routes": {task: {"queue": queue} for task, queue in QUEUE_OF_TASK.items()},

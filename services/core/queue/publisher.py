@@ -2,7 +2,6 @@
 
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from celery import Celery
@@ -10,6 +9,7 @@ from kombu import Producer
 
 from services.core.queue.contracts import QUEUE_OF_TASK, RunHint, TaskName
 from services.core.queue.outbox import Outbox
+from services.core.queue.redis_commands import queue_depth
 
 WAKE_UPS_PER_FLUSH = 4
 """Most messages for a burst of ordinary runs: each wakes a worker, which claims all it can hold."""
@@ -57,7 +57,7 @@ class HintPublisher:
             self._send(producer, TaskName.EXECUTE_ISOLATED_RUN, list(suspects.values()))
 
     def _send(self, producer: Producer, task: TaskName, hints: list[_Hint]) -> None:
-        room = FULL_QUEUE - _depth(producer, QUEUE_OF_TASK[task])
+        room = FULL_QUEUE - queue_depth(producer, QUEUE_OF_TASK[task])
         for hint in hints[: max(0, room)]:
             hint.context.run(
                 self._app.send_task,
@@ -66,10 +66,3 @@ class HintPublisher:
                 producer=producer,
                 ignore_result=True,
             )
-
-
-def _depth(producer: Producer, queue: str) -> int:
-    """Messages that wait in a queue."""
-    channel: Any = producer.channel
-    with channel.conn_or_acquire() as client:
-        return int(client.llen(queue))

@@ -12,12 +12,49 @@ from typing import Any
 from uuid import uuid4
 
 import redis
-from celery import Celery
+from celery import Celery, states
 
 from config.redis import RedisSettings
 
 REPOSITORY = Path(__file__).parents[3]
 RECORD = "pool-app:record"
+
+
+class SentTask:
+    """A task that was sent, and what the result backend knows about it."""
+
+    def __init__(self, task_id: str, worker: "PoolWorker") -> None:
+        self.id = task_id
+        self._worker = worker
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is stored: status, result, traceback."""
+        meta: dict[str, Any] = self._worker.reader.backend.get_task_meta(self.id)
+        return meta
+
+    @property
+    def state(self) -> str:
+        """Celery's state of the task."""
+        return str(self.meta["status"])
+
+    def get(self, *, timeout_s: float = 15, propagate: bool = True) -> Any:
+        """Wait for the result; raises it if it is an error, unless told otherwise."""
+        wait_until(
+            lambda: self.state in states.READY_STATES,
+            timeout_s=timeout_s,
+            what=lambda: f"{self.id} is {self.state}\n{self._worker.output()[-3000:]}",
+        )
+        result = self.meta["result"]
+        if propagate and isinstance(result, BaseException):
+            raise result
+        return result
+
+    def revoke(self, *, terminate: bool = False) -> None:
+        """Revoke it, and wait until the worker knows."""
+        self._worker.app.control.revoke(
+            self.id, terminate=terminate, destination=[self._worker.name], reply=True, timeout=2
+        )
 
 
 class PoolWorker:
@@ -27,8 +64,9 @@ class PoolWorker:
         self.settings = settings
         self.log = log
         self.name = f"pool-{uuid4().hex[:8]}@test"
-        self.app = Celery("pool_app", broker=settings.broker_url, backend=settings.result_url)
-        self.app.conf.task_track_started = True
+        self.app = Celery("pool_app", broker=settings.broker_url)
+        # Reads results by polling: with a result backend, sending would subscribe to them.
+        self.reader = Celery("reader", backend=settings.result_url)
         self.redis = redis.Redis.from_url(settings.result_url, decode_responses=True)
         self.broker = redis.Redis.from_url(settings.broker_url, decode_responses=True)
         pool = options.pop("pool", "custom")
@@ -55,13 +93,14 @@ class PoolWorker:
         """Wait until it consumes."""
         wait_until(lambda: " ready." in self.output(), timeout_s=20, what=self.output)
 
-    def send(self, task: str, *args: Any, **options: Any) -> Any:
-        """Send a task of the test app; returns its AsyncResult."""
-        return self.app.send_task(f"tests.fakes.pool_app.{task}", args, **options)
+    def send(self, task: str, *args: Any, **options: Any) -> "SentTask":
+        """Send a task of the test app."""
+        sent = self.app.send_task(f"tests.fakes.pool_app.{task}", args, **options)
+        return SentTask(sent.id, self)
 
     def call(self, task: str, *args: Any, timeout_s: float = 15) -> Any:
         """Send a task and wait for its result."""
-        return self.send(task, *args).get(timeout=timeout_s)
+        return self.send(task, *args).get(timeout_s=timeout_s)
 
     def output(self) -> str:
         """What the worker has printed and logged."""
@@ -97,6 +136,7 @@ class PoolWorker:
         self.redis.close()
         self.broker.close()
         self.app.close()
+        self.reader.close()
 
 
 def wait_until(
