@@ -145,6 +145,8 @@ HOSTILE = [
     "http://",
     "file:///etc/passwd",
     "ftp://site.example/",
+    "ftp://site.example:80/",
+    "http://site.example:0/",
     "gopher://127.0.0.1:6379/_FLUSHALL",
     "data:text/plain,hello",
     "javascript:alert(1)",
@@ -297,6 +299,14 @@ async def test_what_is_no_page_is_refused(make_site: MakeSite, content_type: str
     web, _, _ = make_site(http_answer(b"%PDF-1.7", content_type=content_type))
 
     assert await refusal(web, SITE) == f"{content_type} is not read"
+
+
+@pytest.mark.parametrize("raw", ["Grüße".encode(), "Grüße".encode("latin-1")])
+async def test_plain_text_is_read(make_site: MakeSite, raw: bytes) -> None:
+    """In UTF-8 or as old files have it."""
+    web, _, _ = make_site(http_answer(raw))
+
+    assert (await web.read_page(SITE)).text == "Grüße"
 
 
 async def test_an_empty_page_is_refused(make_site: MakeSite) -> None:
