@@ -18,10 +18,12 @@ class AnthropicSettings(Settings):
     """Where the Messages API is."""
     simulator_url: str | None = None
     """Where the simulator is; used, and shown in results, only while there is no API key."""
-    model: str = "claude-sonnet-4-5"
+    model: str = "claude-sonnet-5-5"
     """Model of steps that name none."""
+    fallback_price_model: str = "claude-fable-5-2"
+    """Model whose prices count where a model has none that we know; a dear one: budgets hold."""
     timeout_s: float = Field(default=120, gt=0)
-    """Seconds that one call may take."""
+    """Seconds that one call may take, from the request to the last piece of the answer."""
     connect_timeout_s: float = Field(default=5, gt=0)
     """Seconds that a connection to Claude may take."""
     max_connections: int = Field(default=1000, ge=1)

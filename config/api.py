@@ -36,3 +36,9 @@ class ApiSettings(Settings):
     """Largest request body, in bytes; more is answered 413."""
     max_queued_runs: int = Field(default=100_000, ge=1)
     """Queued runs above which new ones are answered 429."""
+    keepalive_s: int = Field(default=65, ge=1)
+    """Seconds that an idle connection is kept; above a load balancer's own idle time."""
+    shutdown_grace_s: int = Field(default=20, ge=4)
+    """Seconds that a stopping process gives its requests; below stop_grace_period."""
+    metrics_dir: str | None = Field(default=None, validation_alias="PROMETHEUS_MULTIPROC_DIR")
+    """Folder in which the processes behind one port share HTTP figures; gunicorn's settings make one for each start."""

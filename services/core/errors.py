@@ -26,6 +26,10 @@ Errors say what happened. What follows is in two tables: api/errors.py (status a
 worker/retry.py (when to try again, or give up with which reason).
 """
 
+from decimal import Decimal
+
+from services.core.usage import Usage
+
 
 class PenstockError(Exception):
     """Something went wrong in Penstock."""
@@ -73,6 +77,11 @@ class ClaudeNotConfiguredError(PenstockError):
 class ClaudeError(PenstockError):
     """A call to Claude failed."""
 
+    usage: Usage | None = None
+    """Tokens that Claude had reported before the call failed; None where it reported none."""
+    cost_usd: Decimal | None = None
+    """What those tokens cost."""
+
     def __init__(self, message: str | None = None, *, error_type: str | None = None) -> None:
         super().__init__(message)
         self.error_type = error_type
@@ -93,7 +102,7 @@ class ClaudeRateLimitedError(ClaudeError):
 
 
 class ClaudeSpendLimitError(ClaudeError):
-    """A spend or ramp limit was reached; trying again soon cannot help."""
+    """A spend limit was reached; trying again soon cannot help."""
 
 
 class ClaudeOverloadedError(ClaudeRateLimitedError):

@@ -110,6 +110,8 @@ class Pipeline(Generic[RunOutput]):
 
     def __post_init__(self) -> None:
         """Refuse steps that do not fit together."""
+        if not self.steps or len(set(self.step_names)) < len(self.steps):
+            raise TypeError(f"{self.name} needs steps of different names")
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             if before.output_type is not after.input_type:
                 message = (

@@ -1,0 +1,1 @@
+"""A server that speaks the protocol of Claude's Messages API and answers by rule."""

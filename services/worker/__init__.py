@@ -1,0 +1,1 @@
+"""The container that executes runs: an asyncio worker, and an isolated one."""

@@ -1,0 +1,1 @@
+"""One file per noun; paths are written in full, so that a search finds them."""

@@ -1,0 +1,1 @@
+"""Asking Claude: what steps see of it, and the SDK behind that."""

@@ -23,6 +23,8 @@ class ClaudeRequest:
     max_tokens: int = 4096
     model: str | None = None
     """None means the configured model (ANTHROPIC_MODEL)."""
+    trace_key: str | None = None
+    """Opaque key to find the call again, such as the run id; Claude gets it as metadata.user_id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Claude(Protocol):
             on_text: Called with each piece of text while it streams in.
 
         Raises:
-            ClaudeError: One of its kinds; see services.core.errors.
+            ClaudeError: One of its kinds; see services.core.errors. Its `usage` and `cost_usd` tell
+                what a call that was paid for and gave nothing has used.
+            ClaudeNotConfiguredError: There is neither a key nor a simulator.
         """
         ...

@@ -1,24 +1,68 @@
-"""Sends hints, best effort: a lost hint costs time, never work. INTERFACE (to be implemented)."""
+"""Sends hints, best effort: a lost hint costs time, never work."""
 
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from uuid import UUID
 
 from celery import Celery
+from kombu import Producer
+
+from services.core.queue.contracts import QUEUE_OF_TASK, RunHint, TaskName
+from services.core.queue.outbox import Outbox
+from services.core.queue.redis_commands import queue_depth
+
+WAKE_UPS_PER_FLUSH = 4
+"""Most messages for a burst of ordinary runs: each wakes a worker, which claims all it can hold."""
+FULL_QUEUE = 1000
+"""Messages in a queue above which hints are left out: workers have enough to wake up for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hint:
+    """A run that is due, and the context (trace) in which that became known."""
+
+    run_id: UUID
+    context: Context
 
 
 class HintPublisher:
-    """Publishes hints from one background thread, so that no caller ever waits for Redis."""
+    """Publishes hints from a background thread, so that no caller ever waits for Redis."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._outbox: Outbox[tuple[TaskName, _Hint]] = Outbox("hints", self._publish)
 
     def start(self) -> None:
-        """Start the thread."""
-        raise NotImplementedError
+        """Start the thread and connect, so that the first hint is as quick as the others."""
+        self._outbox.start()
 
     def hint(self, run_id: UUID, *, is_isolated: bool = False) -> None:
-        """Queue a hint and return at once; carries the caller's trace context. Drops when too many wait."""
-        raise NotImplementedError
+        """Queue a hint and return at once; it carries the caller's trace context.
+
+        Dropped if too many wait, or if Redis does not take it: the next sweep hints again.
+        """
+        task = TaskName.EXECUTE_ISOLATED_RUN if is_isolated else TaskName.EXECUTE_RUN
+        self._outbox.put((task, _Hint(run_id, copy_context())))
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send what waits, within the timeout."""
-        raise NotImplementedError
+        self._outbox.close(timeout_s)
+
+    def _publish(self, hints: list[tuple[TaskName, _Hint]]) -> None:
+        """Send a few messages for all ordinary runs together, and one for each suspect run."""
+        ordinary = [hint for task, hint in hints if task is TaskName.EXECUTE_RUN]
+        suspects = {hint.run_id: hint for task, hint in hints if task is not TaskName.EXECUTE_RUN}
+        with self._app.producer_pool.acquire(block=True) as producer:
+            self._send(producer, TaskName.EXECUTE_RUN, ordinary[:WAKE_UPS_PER_FLUSH])
+            self._send(producer, TaskName.EXECUTE_ISOLATED_RUN, list(suspects.values()))
+
+    def _send(self, producer: Producer, task: TaskName, hints: list[_Hint]) -> None:
+        room = FULL_QUEUE - queue_depth(producer, QUEUE_OF_TASK[task])
+        for hint in hints[: max(0, room)]:
+            hint.context.run(
+                self._app.send_task,
+                task,
+                kwargs=dict(RunHint(run_id=str(hint.run_id))),
+                producer=producer,
+                ignore_result=True,
+            )

@@ -1,0 +1,1 @@
+"""The record of runs, in PostgreSQL. RunStore is its one door."""

@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from services.core.usage import Usage
 from services.core.runs.states import EventType, FailureReason, RunState, StepState
+from services.core.usage import Usage
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class NewRun:
     budget_usd: Decimal | None = None
     idempotency_key: str | None = None
     request_hash: bytes | None = None
-    """SHA-256 of the canonical request body; decides whether a repeated idempotency key is the same request."""
+    """SHA-256 of the canonical request body; another one under the same key is a conflict."""
     traceparent: str | None = None
     """W3C trace context of the request that posted the run."""
 
@@ -88,7 +88,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The sole right to execute a run, until it lapses; the fence tells it from earlier and later ones."""
+    """The sole right to execute a run, until it lapses; the fence tells it from other leases."""
 
     run_id: UUID
     fence: int
@@ -97,7 +97,7 @@ class Lease:
     checkpoints: dict[str, Json]
     """Outputs of the steps that succeeded already, by step name."""
     step_attempts: dict[str, int]
-    """Earlier tries of each step, by step name."""
+    """Failed tries of each step, by step name; neither crashes nor give-backs count."""
     traceparent: str | None
     created_at: datetime
     budget_usd: Decimal | None = None
@@ -173,3 +173,45 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The last sign of life of a process."""
+
+    process: str
+    kind: str
+    """worker, beat, ..."""
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """What one step of a pipeline did and cost, over all runs in the record."""
+
+    pipeline: str
+    step: str
+    succeeded: int
+    failures: int
+    """Tries that failed, retried or not."""
+    duration_s: float
+    """Seconds of the tries that succeeded, added up."""
+    durations: dict[float, int]
+    """How many of them took at most so many seconds: cumulative, as in a Prometheus histogram."""
+    usage: Usage
+    cost_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class RunTotals:
+    """The record in numbers."""
+
+    runs_by_state: dict[RunState, int]
+    """Every state, also those without a run."""
+    failures_by_reason: dict[FailureReason, int]
+    """Every reason, also those without a run."""
+    due_runs: int
+    """Queued runs that could be claimed now."""
+    oldest_due_age_s: float
+    """Seconds that the oldest of them has been due; 0 if there is none."""
+    steps: tuple[StepTotals, ...]

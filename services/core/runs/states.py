@@ -75,3 +75,13 @@ NEXT_STATE: dict[tuple[RunState, Transition], RunState] = {
 
 FINAL_STATES = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
 FINAL_EVENTS = frozenset({EventType.RUN_SUCCEEDED, EventType.RUN_FAILED, EventType.RUN_CANCELLED})
+
+
+def sources(transition: Transition) -> tuple[RunState, ...]:
+    """The states in which the transition is allowed."""
+    return tuple(state for state, name in NEXT_STATE if name is transition)
+
+
+def target(transition: Transition) -> RunState:
+    """The state that the transition leads to, the same from each of its sources."""
+    return NEXT_STATE[sources(transition)[0], transition]

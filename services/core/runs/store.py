@@ -1,127 +1,302 @@
-"""The record's only writer. Every method is one transaction; a state change writes row and event together.
+"""The record's only writer: a method is a transaction; a state change writes row and event."""
 
-INTERFACE (to be implemented): see services/core/runs/models.py for the shapes.
-"""
-
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from uuid import UUID
 
-from services.core.usage import Usage
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.core.db import Database
+from services.core.errors import RunNotCancellableError
+from services.core.runs.acceptance import RunAcceptance, accepted_run
+from services.core.runs.cancelling import cancel_run
+from services.core.runs.claims import RunClaims
+from services.core.runs.emails import EmailReader
+from services.core.runs.key_records import KeyRecords
 from services.core.runs.models import (
-    ApiKey, Checkpoint, DueHint, Email, Event, Failure, Lease, NewEmail, NewRun, Page, Run,
+    ApiKey,
+    Checkpoint,
+    DueHint,
+    Email,
+    Event,
+    Failure,
+    Heartbeat,
+    Json,
+    Lease,
+    NewEmail,
+    NewRun,
+    Page,
+    Run,
+    RunTotals,
 )
-from services.core.runs.states import EventType, RunState
+from services.core.runs.progress import RunProgress
+from services.core.runs.reading import RunReader
+from services.core.runs.states import RunState
+from services.core.runs.sweeps import RunSweeps
+from services.core.runs.vitals import Vitals
+from services.core.usage import Usage
 
 
 class RunStore:
-    """Accepts, claims, checkpoints and ends runs."""
+    """Accepts, claims, checkpoints and ends runs.
+
+    Every method raises StoreUnavailableError when PostgreSQL does not answer in time; a change may
+    then have been committed or not. Every method that takes a Lease raises LeaseLostError when the
+    run was taken by another worker, requeued or cancelled meanwhile, and changes nothing then.
+
+    A store belongs to one event loop.
+    """
+
+    def __init__(  # noqa: PLR0913 - limits, each with its own name
+        self,
+        engine: AsyncEngine,
+        *,
+        lease_ttl_s: float,
+        max_crashes: int,
+        rehint_after_s: float,
+        max_queued_runs: int,
+        timeout_s: float = 5.0,
+    ) -> None:
+        """Take the engine; nothing connects yet.
+
+        Args:
+            engine: From services.core.db.create_engine; `close` disposes of it.
+            lease_ttl_s: Seconds until a silent worker loses its runs.
+            max_crashes: Lapsed leases after which a run fails with reason `crashed`.
+            rehint_after_s: Seconds after which a due run without a taker is hinted again.
+            max_queued_runs: Queued runs above which no more are accepted.
+            timeout_s: Seconds that a transaction may take, the wait for a connection included.
+        """
+        self._database = Database(engine, timeout_s=timeout_s)
+        self._acceptance = RunAcceptance(
+            self._database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
+        )
+        self._progress = RunProgress(self._database)
+        self._claims = RunClaims(
+            self._database, lease_ttl_s=lease_ttl_s, release=self._progress.release_run
+        )
+        self._sweeps = RunSweeps(
+            self._database,
+            lease_ttl_s=lease_ttl_s,
+            max_crashes=max_crashes,
+            rehint_after_s=rehint_after_s,
+        )
+        self._reader = RunReader(self._database)
+        self._emails = EmailReader(self._database)
+        self._keys = KeyRecords(self._database)
+        self._vitals = Vitals(self._database)
+
+    async def close(self) -> None:
+        """Wait for what is being written, then close the connections."""
+        await asyncio.gather(self._acceptance.drain(), self._progress.drain())
+        await self._database.close()
 
     # --- accept -------------------------------------------------------------------------------
+
     async def accept_run(self, new: NewRun) -> tuple[Run, bool]:
         """Commit a run with its steps (pending) and first event; (run, is_new).
 
-        Raises IdempotencyConflictError, QueueFullError, StoreUnavailableError.
+        The same idempotency key with the same request_hash gives the run that it made before.
+
+        Raises:
+            IdempotencyConflictError: The idempotency key was used with another request_hash.
+            QueueFullError: Too many runs are queued.
+            ValueError: Input or metadata holds a NaN or infinity.
         """
-        raise NotImplementedError
+        accepted = await self._acceptance.accept(new)
+        if accepted.created_at is None:
+            return await self._reader.get_run(new.key_id, accepted.run_id), False
+        return accepted_run(new, run_id=accepted.run_id, created_at=accepted.created_at), True
 
     # --- execute (worker) ---------------------------------------------------------------------
+
     async def claim_due_runs(self, *, owner: str, limit: int) -> list[Lease]:
-        """Take up to `limit` due, not isolated runs; priority first, then next_at. [] if none."""
-        raise NotImplementedError
+        """Take up to `limit` due, not isolated runs; higher priority first, then earlier due."""
+        return await self._claims.claim_due_runs(owner=owner, limit=limit)
 
     async def claim_isolated_run(self, run_id: UUID, *, owner: str) -> Lease | None:
-        """Take one suspect run (is_isolated) that is due."""
-        raise NotImplementedError
+        """Take one suspect run (is_isolated) if it is due."""
+        return await self._claims.claim_isolated_run(run_id, owner=owner)
 
     async def renew_leases(self, leases: Sequence[Lease]) -> set[UUID]:
-        """One statement; the ids that are still held. The rest were lost or cancelled."""
-        raise NotImplementedError
+        """Renew leases; the ids of runs that are still held. The rest were lost or cancelled."""
+        return await self._claims.renew_leases(leases)
 
     async def start_step(self, lease: Lease, step: str) -> int:
-        """Count a try of the step and say so (step.started); its number. LeaseLostError if fenced out."""
-        raise NotImplementedError
+        """Count a try of the step and say so (step.started); its number, from 1.
+
+        Raises:
+            ValueError: The run has no such step, or it succeeded already.
+        """
+        return await self._progress.start_step(lease, step)
 
     async def record_text(self, lease: Lease, step: str, text: str) -> None:
-        """Append a claude.delta event {"step", "text"}. LeaseLostError if fenced out."""
-        raise NotImplementedError
+        """Append a claude.delta event {"step", "text"}. For texts in order, await each."""
+        await self._progress.record_text(lease, step, text)
 
     async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
-        """Keep a step's output, usage and cost (added to the run's). LeaseLostError if fenced out."""
-        raise NotImplementedError
+        """Keep a step's output, usage and cost, and add these to the run's; the first one stays.
 
-    async def finish_run(self, lease: Lease, output: dict, email: NewEmail | None = None) -> None:
-        """running -> succeeded. LeaseLostError if fenced out."""
-        raise NotImplementedError
+        Raises:
+            ValueError: The run has no such step, or the output holds a NaN or infinity.
+        """
+        await self._progress.record_checkpoint(lease, checkpoint)
 
-    async def retry_run(self, lease: Lease, *, step: str, error: str, delay_s: float,
-                        usage: Usage, cost_usd: Decimal) -> None:
-        """running -> queued with next_at = now + delay_s, step.retrying event {"step","attempt","error","next_at"}."""
-        raise NotImplementedError
+    async def finish_run(self, lease: Lease, output: Json, email: NewEmail | None = None) -> None:
+        """End a run well, with its email in the same transaction (running -> succeeded)."""
+        await self._progress.finish_run(lease, output, email)
+
+    async def retry_run(  # noqa: PLR0913 - what a failed try leaves behind
+        self,
+        lease: Lease,
+        *,
+        step: str,
+        error: str,
+        delay_s: float,
+        usage: Usage,
+        cost_usd: Decimal,
+    ) -> None:
+        """Try a step again in `delay_s` (running -> queued).
+
+        The event is step.retrying {"step", "attempt", "error", "next_at"}.
+
+        Usage and cost of the failed try are added to the step's and the run's.
+        """
+        await self._progress.retry_run(
+            lease, step=step, error=error, delay_s=delay_s, usage=usage, cost_usd=cost_usd
+        )
 
     async def release_run(self, lease: Lease) -> None:
-        """running -> queued at once: a graceful give-back, not a crash, no attempt counted."""
-        raise NotImplementedError
+        """Give a run back at once: neither a crash nor a failed try (running -> queued)."""
+        await self._progress.release_run(lease)
 
-    async def fail_run(self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal) -> None:
-        """running -> failed."""
-        raise NotImplementedError
+    async def fail_run(
+        self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
+    ) -> None:
+        """End a run badly, and with it the step that was running (running -> failed)."""
+        await self._progress.fail_run(lease, failure, usage=usage, cost_usd=cost_usd)
 
     # --- sweep --------------------------------------------------------------------------------
+
     async def requeue_lapsed_runs(self, *, limit: int = 500) -> int:
-        """Lapsed leases: crashes + 1, is_isolated, queued (or failed: crashed); not within one lease of a PostgreSQL restart."""
-        raise NotImplementedError
+        """Requeue runs whose lease lapsed, isolated, or fail them after `max_crashes`; how many.
+
+        Does nothing within one lease of a PostgreSQL restart or of a time when it did not answer.
+        """
+        return await self._sweeps.requeue_lapsed_runs(limit=limit)
 
     async def take_due_hints(self, *, limit: int = 500) -> list[DueHint]:
-        """Due runs without a fresh hint; marks them hinted (hinted_at = now)."""
-        raise NotImplementedError
+        """Due runs without a fresh hint; one caller gets each, again after rehint_after_s."""
+        return await self._sweeps.take_due_hints(limit=limit)
 
     # --- clients ------------------------------------------------------------------------------
+
     async def cancel_run(self, key_id: UUID, run_id: UUID) -> Run:
-        """queued or running -> cancelled. RunNotFoundError, RunNotCancellableError."""
-        raise NotImplementedError
+        """End a run early; a holder finds out when it next writes or renews.
+
+        Raises:
+            RunNotFoundError: The key has no such run.
+            RunNotCancellableError: It has ended already.
+        """
+        is_cancelled = await cancel_run(self._database, key_id, run_id)
+        run = await self._reader.get_run(key_id, run_id)
+        if not is_cancelled:
+            raise RunNotCancellableError
+        return run
 
     async def get_run(self, key_id: UUID, run_id: UUID) -> Run:
-        raise NotImplementedError  # RunNotFoundError
+        """One run.
 
-    async def list_runs(self, key_id: UUID, *, state: RunState | None = None, pipeline: str | None = None,
-                        cursor: str | None = None, limit: int = 50) -> Page[Run]:
-        raise NotImplementedError  # newest first; ValueError on a malformed cursor
+        Raises:
+            RunNotFoundError: The key has no such run.
+        """
+        return await self._reader.get_run(key_id, run_id)
 
-    async def list_events(self, after: dict[UUID, int], *, limit: int = 1000) -> list[Event]:
+    async def list_runs(
+        self,
+        key_id: UUID,
+        *,
+        state: RunState | None = None,
+        pipeline: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Run]:
+        """Runs of a key, newest first.
+
+        Raises:
+            MalformedCursorError: The cursor is not one that a page gave; a ValueError.
+        """
+        return await self._reader.list_runs(
+            key_id, state=state, pipeline=pipeline, cursor=cursor, limit=limit
+        )
+
+    async def list_events(self, after: Mapping[UUID, int], *, limit: int = 1000) -> list[Event]:
         """Events of several runs at once, each after its own seq, ordered by (run_id, seq)."""
-        raise NotImplementedError
+        return await self._reader.list_events(after, limit=limit)
 
     async def get_email(self, key_id: UUID, email_id: UUID) -> Email:
-        raise NotImplementedError  # RunNotFoundError
+        """One email.
 
-    async def list_emails(self, key_id: UUID, *, template_type: str | None = None, run_id: UUID | None = None,
-                          metadata: dict | None = None, cursor: str | None = None, limit: int = 50) -> Page[Email]:
-        raise NotImplementedError
+        Raises:
+            RunNotFoundError: The key has no such email.
+        """
+        return await self._emails.get_email(key_id, email_id)
+
+    async def list_emails(  # noqa: PLR0913 - one argument per filter
+        self,
+        key_id: UUID,
+        *,
+        template_type: str | None = None,
+        run_id: UUID | None = None,
+        metadata: Json | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Email]:
+        """Emails of a key, newest first; `metadata` must be contained in theirs.
+
+        Raises:
+            MalformedCursorError: The cursor is not one that a page gave; a ValueError.
+        """
+        return await self._emails.list_emails(
+            key_id,
+            template_type=template_type,
+            run_id=run_id,
+            metadata=metadata,
+            cursor=cursor,
+            limit=limit,
+        )
 
     # --- keys, health -------------------------------------------------------------------------
+
     async def find_key(self, prefix: str) -> ApiKey | None:
-        raise NotImplementedError
+        """The key with that prefix, revoked or not."""
+        return await self._keys.find_key(prefix)
 
     async def add_key(self, *, name: str, prefix: str, key_hash: bytes) -> ApiKey:
-        """Store a key's hash; the same prefix and hash again is no change."""
-        raise NotImplementedError
+        """Store a key's hash; the same prefix and hash again is no change.
+
+        Raises:
+            KeyPrefixTakenError: Another key has that prefix; a ValueError.
+        """
+        return await self._keys.add_key(name=name, prefix=prefix, key_hash=key_hash)
 
     async def revoke_key(self, prefix: str) -> bool:
-        raise NotImplementedError
+        """Revoke a key; whether there was one to revoke."""
+        return await self._keys.revoke_key(prefix)
 
     async def ping(self) -> float:
-        """Round trip in seconds. StoreUnavailableError."""
-        raise NotImplementedError
+        """Round trip in seconds."""
+        return await self._vitals.ping()
 
     async def record_heartbeat(self, *, process: str, kind: str) -> None:
         """Note that a process (worker, beat, ...) is at work now."""
-        raise NotImplementedError
+        await self._vitals.record_heartbeat(process=process, kind=kind)
 
-    async def list_heartbeats(self) -> list["Heartbeat"]:
-        """The latest heartbeat of each process (process, kind, age_s)."""
-        raise NotImplementedError
+    async def list_heartbeats(self) -> list[Heartbeat]:
+        """The latest heartbeat of each process."""
+        return await self._vitals.list_heartbeats()
 
-    async def get_totals(self) -> "RunTotals":
-        """What /metrics and /health show: counts by state, oldest queued age, step durations, tokens, cost, failures."""
-        raise NotImplementedError
+    async def get_totals(self) -> RunTotals:
+        """The record in numbers, a few seconds old at most."""
+        return await self._vitals.get_totals()

@@ -52,8 +52,7 @@ def check_answer(composed: ComposedEmail, findings: Findings) -> None:
         *_invention_problems(composed, findings),
     ]
     if problems:
-        message = f"the email cannot be used: {'; '.join(problems)}"
-        raise ClaudeMalformedAnswerError(message)
+        raise ClaudeMalformedAnswerError(f"the email cannot be used: {'; '.join(problems)}")
 
 
 def _form_problems(composed: ComposedEmail) -> Iterator[str]:

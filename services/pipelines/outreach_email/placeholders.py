@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 MARK = re.compile(r"\{\{|\}\}")
-PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
+PLACEHOLDER = re.compile(r"(?<!\{)\{\{([^{}]*)\}\}(?!\})")
 NAME = re.compile(r"[^\W\d_][\w .'-]{0,79}")
 """A letter first, then up to 79 letters, digits, spaces, dots, dashes, apostrophes, underscores."""
 

@@ -45,7 +45,7 @@ async def research(brief: Brief, context: StepContext) -> Findings:
         StepTransientError: Nothing was found, and at least one source did not answer.
     """
     terms = [term for gap in brief.gaps for term in gap.search_terms]
-    urls = dict.fromkeys(str(url) for url in brief.input.sources)
+    urls = dict.fromkeys(brief.input.sources)
     pages = [_read_page(url, terms, context) for url in urls]
     papers = []
     if brief.input.template_type is TemplateType.RESEARCH:
@@ -65,7 +65,7 @@ def relevant_text(text: str, terms: Iterable[str], *, max_chars: int = MAX_SOURC
     scores = [sum(term in paragraph.casefold() for term in wanted) for paragraph in paragraphs]
     chosen, left = set(), max_chars
     for index in sorted(range(len(paragraphs)), key=lambda index: (-scores[index], index)):
-        if len(paragraphs[index]) < left:
+        if len(paragraphs[index]) <= left:
             chosen.add(index)
             left -= len(paragraphs[index]) + 1
     return "\n".join(paragraphs[index] for index in sorted(chosen))
@@ -80,7 +80,7 @@ async def _read_page(url: str, terms: list[str], context: StepContext) -> list[_
         return [_Reading(url, SourceStatus.UNREACHABLE, str(error))]
     text = relevant_text(_clean(page.text), terms)
     title = _clean(page.title)[:300] if page.title else None
-    return [_Reading(page.url, SourceStatus.FOUND, title=title, text=text)]
+    return [_Reading(url, SourceStatus.FOUND, title=title, text=text)]
 
 
 async def _read_arxiv(recipient: Recipient, context: StepContext) -> list[_Reading]:
@@ -115,8 +115,7 @@ def _retry_if_all_is_down(readings: list[_Reading]) -> None:
     down = [reading for reading in readings if reading.status is SourceStatus.UNREACHABLE]
     if down and not any(reading.status is SourceStatus.FOUND for reading in readings):
         reasons = "; ".join(f"{reading.url}: {reading.reason}" for reading in down)
-        message = f"no source answered: {reasons}"
-        raise StepTransientError(message)
+        raise StepTransientError(f"no source answered: {reasons}")
 
 
 def _numbered(readings: list[_Reading]) -> tuple[Source, ...]:

@@ -1,7 +1,7 @@
 """What goes into an outreach email, what each step finds, and what comes out."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, LiteralString
 from uuid import UUID
 
 from pydantic import (
@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     HttpUrl,
     StringConstraints,
+    TypeAdapter,
 )
 from pydantic_core import PydanticCustomError
 
@@ -19,6 +20,7 @@ from services.pipelines.outreach_email.placeholders import has_marks, placeholde
 
 MAX_SOURCES = 10
 MAX_TEMPLATE_CHARS = 10_000
+HTTP_URL = TypeAdapter(HttpUrl)
 
 
 class TemplateType(StrEnum):
@@ -29,10 +31,14 @@ class TemplateType(StrEnum):
     GENERAL = "general"
 
 
+def _invalid(*, kind: LiteralString, reason: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{reason}", {"reason": reason})
+
+
 def _without_marks(text: str) -> str:
     if has_marks(text):
-        message = "This must not hold {{ or }}: placeholders belong into the template."
-        raise PydanticCustomError("placeholder_in_value", message)
+        reason = "This must not hold {{ or }}: placeholders belong into the template."
+        raise _invalid(kind="placeholder_in_value", reason=reason)
     return text
 
 
@@ -40,20 +46,20 @@ def _with_placeholders(template: str) -> str:
     try:
         names = placeholder_names(template)
     except ValueError as error:
-        raise PydanticCustomError(
-            "malformed_placeholder", "{reason}", {"reason": str(error)}
-        ) from error
+        raise _invalid(kind="malformed_placeholder", reason=str(error)) from error
     if not names:
-        message = "The template has no placeholder: write at least one, such as {{name}}."
-        raise PydanticCustomError("no_placeholder", message)
+        reason = "The template has no placeholder: write at least one, such as {{name}}."
+        raise _invalid(kind="no_placeholder", reason=reason)
     return template
 
 
-def _without_login(url: HttpUrl) -> HttpUrl:
+def _web_address(text: str) -> str:
+    """The address as it was written, so that a client finds it again in the metadata."""
+    url = HTTP_URL.validate_python(text)
     if url.username is not None or url.password is not None:
-        message = "The address must not hold a user name or a password."
-        raise PydanticCustomError("login_in_address", message)
-    return url
+        reason = "The address must not hold a user name or a password."
+        raise _invalid(kind="login_in_address", reason=reason)
+    return text
 
 
 def _sender_of_name(value: Any) -> Any:
@@ -80,7 +86,12 @@ Template = Annotated[
     ),
     AfterValidator(_with_placeholders),
 ]
-SourceUrl = Annotated[HttpUrl, AfterValidator(_without_login)]
+SourceUrl = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=2000, pattern=r"^[^\s\x00-\x1f\x7f]*$"),
+    AfterValidator(_web_address),
+    Field(json_schema_extra={"format": "uri"}),
+]
 
 
 class _Model(BaseModel):

@@ -28,8 +28,9 @@ def unescape(text: str) -> str:
 
 def element(tag: str, text: str, /, **attributes: str) -> str:
     """An element that holds data; neither text nor attributes can get out of it."""
-    inside = "".join(
-        f' {name}="{escape(value).replace(chr(34), "&quot;")}"'
-        for name, value in attributes.items()
-    )
+    inside = "".join(f' {name}="{_quoted(value)}"' for name, value in attributes.items())
     return f"<{tag}{inside}>{escape(text)}</{tag}>"
+
+
+def _quoted(value: str) -> str:
+    return escape(value).replace(">", "&gt;").replace('"', "&quot;")

@@ -1,0 +1,65 @@
+# `make help` explains the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# `compose` where a Docker engine answers, else `local`. MODE=local forces local mode.
+MODE ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 && echo compose || echo local)
+# The host's commands need only the standard library, so that Compose mode installs nothing; local mode needs the packages.
+HOST := PYTHONPATH=docker PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m local
+LOCAL := PYTHONPATH=docker $(BIN)/python -m local
+SOURCES := config services tests docker/local
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  MODE=local   use local processes although a Docker engine answers'
+
+# --- the stack ----------------------------------------------------------------------------------
+
+.PHONY: up
+up: secrets ## Start everything, wait until it is healthy, and show how to use it
+	@$(MAKE) up-$(MODE)
+
+.PHONY: up-compose
+up-compose:
+	@docker compose up --detach --build --wait --remove-orphans
+	@$(HOST) welcome --mode compose
+
+.PHONY: up-local
+up-local: $(INSTALLED)
+	@$(LOCAL) up
+	@$(HOST) welcome --mode local
+
+.PHONY: down
+down: ## Stop everything; data is kept, VOLUMES=1 removes it
+	@if [ -e .run/supervisord.pid ]; then $(LOCAL) down $(if $(VOLUMES),--volumes); fi
+	@$(if $(filter compose,$(MODE)),docker compose down --remove-orphans $(if $(VOLUMES),--volumes),:)
+
+.PHONY: ps
+ps: ## Show each service and its health
+	@$(if $(filter compose,$(MODE)),docker compose ps --all,$(LOCAL) ps)
+
+.PHONY: logs
+logs: ## Follow the logs; SERVICE=api for one service
+	@$(if $(filter compose,$(MODE)),docker compose logs --follow --tail 100 $(SERVICE),$(LOCAL) logs $(SERVICE))
+
+.PHONY: watch
+watch: secrets ## Restart services when their source changes
+	@$(if $(filter compose,$(MODE)),docker compose watch,$(LOCAL) watch)
+
+.PHONY: secrets
+secrets: ## Write .env with generated secrets if there is none, and the secret files made from it
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Penstock needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(HOST) secrets
+
+.PHONY: key
+key: secrets ## Print the API key
+	@$(HOST) key

@@ -1,0 +1,121 @@
+"""The API process: what it is made of, and what begins and ends with it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from config.anthropic import AnthropicSettings
+from config.api import ApiSettings
+from config.celery import CelerySettings
+from config.environment import EnvironmentSettings
+from config.postgres import PostgresSettings
+from config.redis import RedisSettings
+from services import __version__
+from services.api.background import in_background
+from services.api.dependencies import Dependencies
+from services.api.errors import install_error_handlers
+from services.api.event_hub import EventHub
+from services.api.http_metrics import HttpMetrics
+from services.api.middleware.access_log import AccessLogMiddleware
+from services.api.middleware.body_limit import BodyLimitMiddleware
+from services.api.middleware.head import HeadMiddleware
+from services.api.middleware.request_id import RequestIdMiddleware
+from services.api.middleware.security_headers import SecurityHeadersMiddleware
+from services.api.openapi import describe_api
+from services.api.record_metrics import RecordTotals
+from services.api.redis_probe import RedisProbe
+from services.api.routes import docs, emails, events, health, metrics, pipelines, runs
+from services.api.shutdown import on_stop_signal
+from services.api.sweeper import Sweeper
+from services.core import telemetry
+from services.core.db import create_engine
+from services.core.queue.app import create_celery_app
+from services.core.queue.publisher import HintPublisher
+from services.core.runs.store import RunStore
+from services.pipelines.registry import PIPELINES
+
+ROUTERS = (runs, events, pipelines, emails, health, metrics, docs)
+
+
+def create_app(dependencies: Dependencies | None = None) -> FastAPI:
+    """The API, ready for a server.
+
+    Args:
+        dependencies: What it works with; built from the settings if not given. Nothing is opened before it starts.
+    """
+    if dependencies is None:
+        telemetry.initialize(service_name="api")
+        dependencies = build_dependencies()
+    # No redirect to or from a trailing slash: a path that is not documented is 404.
+    app = FastAPI(
+        version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_live
+    )
+    app.state.dependencies = dependencies
+    app.state.event_hub = EventHub(dependencies.store)
+    app.state.record_totals = RecordTotals(dependencies.store)
+    app.state.http_metrics = HttpMetrics(multiprocess_dir=dependencies.settings.metrics_dir)
+    for routes in ROUTERS:
+        app.include_router(routes.router)
+    _add_middleware(app, dependencies.settings)
+    install_error_handlers(app)
+    _document(app, dependencies)
+    telemetry.instrument_fastapi(app)
+    return app
+
+
+def build_dependencies() -> Dependencies:
+    """What the settings ask for; connections open when they are first used."""
+    settings, celery, redis = ApiSettings(), CelerySettings(), RedisSettings()
+    engine = create_engine(PostgresSettings())
+    probe = RedisProbe(redis)
+
+    async def close() -> None:
+        await probe.close()
+        await engine.dispose()
+        await asyncio.to_thread(telemetry.shutdown)
+
+    return Dependencies(
+        settings=settings,
+        environment=EnvironmentSettings().env,
+        anthropic=AnthropicSettings(),
+        sweep_interval_s=celery.sweep_interval_s,
+        store=RunStore(),
+        publisher=HintPublisher(create_celery_app(redis, celery)),
+        redis=probe,
+        pipelines=PIPELINES,
+        close=close,
+    )
+
+
+@asynccontextmanager
+async def _live(app: FastAPI) -> AsyncIterator[None]:
+    """Work that begins with the process and ends with it."""
+    deps: Dependencies = app.state.dependencies
+    hub: EventHub = app.state.event_hub
+    sweeper = Sweeper(deps.store, deps.publisher, deps.sweep_interval_s)
+    deps.publisher.start()
+    try:
+        turns = (("Reading events", hub.poll), ("Sweeping", sweeper.sweep))
+        with on_stop_signal(hub.close):
+            async with in_background(*turns):
+                yield
+    finally:
+        hub.close()
+        await asyncio.to_thread(deps.publisher.close)
+        await deps.close()
+
+
+def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
+    """The last one added is the first to see a request."""
+    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(AccessLogMiddleware, measure=app.state.http_metrics.measure)
+    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(HeadMiddleware)
+
+
+def _document(app: FastAPI, dependencies: Dependencies) -> None:
+    document = describe_api(app, dependencies.pipelines)
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -1,0 +1,92 @@
+"""Who calls: a Bearer key, looked up by its prefix and compared by its hash."""
+
+import hmac
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response, Security
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+
+from services.api.dependencies import get_store
+from services.api.errors import UnauthorizedError, UnsupportedMediaTypeError
+from services.core.runs.keys import parse_key
+from services.core.runs.models import ApiKey
+from services.core.runs.store import RunStore
+
+# Compared with where there is no such key, so that an unknown key costs the same as a wrong one.
+_NO_HASH = bytes(32)
+_JSON = "application/json"
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+async def authenticate(authorization: str, store: RunStore) -> ApiKey:
+    """The key that a request was sent with.
+
+    Args:
+        authorization: The Authorization header.
+        store: Where keys are.
+
+    Raises:
+        UnauthorizedError: There is none, it is malformed, unknown, wrong or revoked; the answer does not tell which.
+    """
+    scheme, _, text = authorization.partition(" ")
+    parsed = parse_key(text.strip()) if scheme.lower() == "bearer" else None
+    if parsed is None:
+        raise UnauthorizedError
+    prefix, key_hash = parsed
+    key = await store.find_key(prefix)
+    is_right = hmac.compare_digest(key.key_hash if key else _NO_HASH, key_hash)
+    if key is None or not is_right or key.is_revoked:
+        raise UnauthorizedError
+    return key
+
+
+def require_json(request: Request) -> None:
+    """Refuse a body that does not call itself JSON.
+
+    Raises:
+        UnsupportedMediaTypeError: Its Content-Type is another one, or none.
+    """
+    has_body = "transfer-encoding" in request.headers or request.headers.get(
+        "content-length", "0"
+    ) not in ("", "0")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if has_body and media_type != _JSON:
+        raise UnsupportedMediaTypeError
+
+
+class KeyedRoute(APIRoute):
+    """Asks who calls before it reads the body: a stranger gets 401 and nothing else."""
+
+    def get_route_handler(self) -> Handler:
+        """The route's handler, behind the key."""
+        handle = super().get_route_handler()
+
+        async def handle_keyed(request: Request) -> Response:
+            store = await get_store(request)
+            authorization = request.headers.get("authorization", "")
+            request.state.api_key = await authenticate(authorization, store)
+            require_json(request)
+            return await handle(request)
+
+        return handle_keyed
+
+
+async def get_caller(request: Request) -> ApiKey:
+    """The key that KeyedRoute found."""
+    key: ApiKey = request.state.api_key
+    return key
+
+
+Caller = Annotated[ApiKey, Depends(get_caller)]
+
+# For the OpenAPI document only; KeyedRoute does the work.
+BEARER = Security(
+    HTTPBearer(
+        scheme_name="key",
+        description="An API key: `psk_<prefix>_<secret>`. `make key` makes one.",
+        auto_error=False,
+    )
+)

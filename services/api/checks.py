@@ -1,0 +1,46 @@
+"""Questions to the parts that the API depends on, each with an answer within two seconds."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+
+from services.api.dependencies import Dependencies, Redis
+from services.api.schemas import ClaudeHealth, ClaudeStatus, PartHealth, PartStatus
+from services.core.clock import monotonic_s
+from services.core.errors import StoreUnavailableError
+
+CHECK_TIMEOUT_S: Final = 2.0
+_MS = 1000
+
+
+async def _check(ask: Callable[[], Awaitable[Any]]) -> PartHealth:
+    started_s = monotonic_s()
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await ask()
+    except TimeoutError:
+        return PartHealth(status=PartStatus.DOWN, error=f"no answer within {CHECK_TIMEOUT_S:g} s")
+    except (StoreUnavailableError, RedisError, OSError) as error:
+        return PartHealth(status=PartStatus.DOWN, error=type(error).__name__)
+    return PartHealth(status=PartStatus.UP, latency_ms=round((monotonic_s() - started_s) * _MS, 2))
+
+
+async def check_record(deps: Dependencies) -> PartHealth:
+    """Whether PostgreSQL answers."""
+    return await _check(deps.store.ping)
+
+
+async def check_redis(redis: Redis) -> PartHealth:
+    """Whether Redis answers."""
+    return await _check(redis.ping)
+
+
+def check_claude(deps: Dependencies) -> ClaudeHealth:
+    """Whether runs can reach Claude; asks nobody."""
+    if deps.anthropic.is_simulated:
+        return ClaudeHealth(status=ClaudeStatus.SIMULATED)
+    if deps.anthropic.is_configured:
+        return ClaudeHealth(status=ClaudeStatus.CONFIGURED)
+    return ClaudeHealth(status=ClaudeStatus.MISSING)

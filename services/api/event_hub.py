@@ -1,0 +1,159 @@
+"""Live events for any number of watchers with one statement per poll, whatever process wrote the events."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from services.core.errors import StoreUnavailableError
+from services.core.runs.models import Event
+from services.core.runs.states import FINAL_EVENTS
+from services.core.runs.store import RunStore
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.1
+PAGE = 1000
+"""Events read with one statement; a full page is followed by the next at once."""
+MAX_BUFFERED = 256
+"""Events that wait for a slow watcher; one that falls further behind reads from the record at its own pace."""
+OUTAGE_PAUSE_S = 1.0
+
+
+class Tail:
+    """New events of one run for one watcher; ends when the watcher falls behind or the hub closes."""
+
+    def __init__(self, after: int) -> None:
+        self._last_seq = after
+        self._events: deque[Event] = deque()
+        self._changed = asyncio.Event()
+        self._is_cut = False
+
+    def offer(self, event: Event) -> None:
+        """Take the event if it is the next one."""
+        if self._is_cut or event.seq <= self._last_seq:
+            return
+        if event.seq > self._last_seq + 1 or len(self._events) >= MAX_BUFFERED:
+            self.cut()
+            return
+        self._events.append(event)
+        self._last_seq = event.seq
+        self._changed.set()
+
+    def cut(self) -> None:
+        """Give what waits, then end."""
+        self._is_cut = True
+        self._changed.set()
+
+    async def read(self) -> AsyncIterator[Event]:
+        """Each event as it comes."""
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            if self._is_cut:
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+
+@dataclass(slots=True)
+class _Channel:
+    """One watched run: how far it was polled, and by whom it is watched."""
+
+    last_seq: int
+    tails: set[Tail] = field(default_factory=set)
+
+
+class EventHub:
+    """One per process. Polls the record while anybody watches; a watcher that leaves is forgotten."""
+
+    def __init__(self, store: RunStore, *, poll_s: float = POLL_S) -> None:
+        self._store = store
+        self._poll_s = poll_s
+        self._channels: dict[UUID, _Channel] = {}
+        self._is_watched = asyncio.Event()
+        self._is_closed = False
+
+    @property
+    def watched_runs(self) -> int:
+        """Runs that somebody watches."""
+        return len(self._channels)
+
+    async def watch(self, run_id: UUID, *, after: int) -> AsyncIterator[Event]:
+        """Events of a run, none missed and none twice, to its final one or until the hub closes.
+
+        Args:
+            run_id: The run; whether the caller may see it was checked before.
+            after: The last seq that the client has; 0 for all events.
+        """
+        while not self._is_closed:
+            async for event in self._read_record(run_id, after):
+                yield event
+                after = event.seq
+                if event.type in FINAL_EVENTS:
+                    return
+            with self._tail(run_id, after) as tail:
+                async for event in tail.read():
+                    yield event
+                    after = event.seq
+                    if event.type in FINAL_EVENTS:
+                        return
+
+    async def poll(self) -> float:
+        """Fetch what is new for all watched runs with one statement; seconds to wait before the next poll."""
+        await self._is_watched.wait()
+        positions = {run_id: channel.last_seq for run_id, channel in self._channels.items()}
+        events = await self._store.list_events(positions, limit=PAGE)
+        for event in events:
+            self._deliver(event)
+        return 0 if len(events) == PAGE else self._poll_s
+
+    def close(self) -> None:
+        """End every stream after what it has already; clients resume elsewhere with Last-Event-ID."""
+        self._is_closed = True
+        for channel in self._channels.values():
+            for tail in channel.tails:
+                tail.cut()
+
+    def _deliver(self, event: Event) -> None:
+        channel = self._channels.get(event.run_id)
+        if channel is None:
+            return
+        channel.last_seq = max(channel.last_seq, event.seq)
+        for tail in channel.tails:
+            tail.offer(event)
+
+    async def _read_record(self, run_id: UUID, after: int) -> AsyncIterator[Event]:
+        """What the record has already, page by page, at the watcher's own pace."""
+        while not self._is_closed:
+            try:
+                events = await self._store.list_events({run_id: after}, limit=PAGE)
+            except StoreUnavailableError:
+                # The stream outlives the outage: its client would only come back to a 503.
+                await asyncio.sleep(OUTAGE_PAUSE_S)
+                continue
+            for event in events:
+                yield event
+                after = event.seq
+            if len(events) < PAGE:
+                return
+
+    @contextmanager
+    def _tail(self, run_id: UUID, after: int) -> Iterator[Tail]:
+        channel = self._channels.setdefault(run_id, _Channel(after))
+        tail = Tail(after)
+        channel.tails.add(tail)
+        self._is_watched.set()
+        if channel.last_seq > after or self._is_closed:
+            tail.cut()  # Others are ahead: read on from the record first.
+        try:
+            yield tail
+        finally:
+            channel.tails.discard(tail)
+            if not channel.tails:
+                del self._channels[run_id]
+            if not self._channels:
+                self._is_watched.clear()

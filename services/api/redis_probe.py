@@ -1,0 +1,44 @@
+"""Whether Redis is there. The API only asks; hints go through core.queue."""
+
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.sentinel import Sentinel
+
+from config.redis import RedisSettings
+
+
+class RedisProbe:
+    """A client of the broker's database that connects when first asked."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        options: dict[str, Any] = {
+            "username": settings.username,
+            "password": settings.password.get_secret_value() if settings.password else None,
+            "socket_timeout": settings.socket_timeout_s,
+            "socket_connect_timeout": settings.connect_timeout_s,
+        }
+        if settings.tls:
+            options |= {"ssl": True, "ssl_ca_certs": settings.tls_ca_file}
+        if settings.sentinels:
+            nodes = [
+                (host, int(port))
+                for host, _, port in (n.rpartition(":") for n in settings.sentinels)
+            ]
+            self._client = Sentinel(nodes, **options).master_for(  # type: ignore[no-untyped-call]  # redis-py
+                settings.sentinel_master, db=settings.db
+            )
+        else:
+            self._client = Redis(host=settings.host, port=settings.port, db=settings.db, **options)
+
+    async def ping(self) -> None:
+        """Return if Redis answers.
+
+        Raises:
+            RedisError: It does not.
+        """
+        await self._client.ping()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()

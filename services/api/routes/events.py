@@ -1,0 +1,91 @@
+"""Watch a run live: Server-Sent Events that resume where a client left off."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from services.api.auth import BEARER, Caller, KeyedRoute
+from services.api.dependencies import Store
+from services.api.errors import (
+    NOT_FOUND,
+    InvalidRequestError,
+    StreamEndedError,
+)
+from services.api.event_hub import EventHub
+from services.api.openapi import KEYED_PROBLEMS, problems
+from services.api.validation import FieldError
+from services.core.runs.models import Run
+from services.core.runs.states import FINAL_STATES
+from services.core.runs.store import RunStore
+
+MAX_SEQ = 2**31 - 1
+
+router = APIRouter(tags=["runs"], route_class=KeyedRoute, dependencies=[BEARER])
+
+
+async def find_run(run_id: UUID, caller: Caller, store: Store) -> Run:
+    """The run, if it is the caller's."""
+    return await store.get_run(caller.id, run_id)
+
+
+async def find_position(
+    run: Annotated[Run, Depends(find_run)],
+    store: Store,
+    last_event_id: Annotated[
+        int | None,
+        Header(
+            alias="Last-Event-ID",
+            ge=0,
+            le=MAX_SEQ,
+            description="The last `id` that came; sent by EventSource by itself.",
+        ),
+    ] = None,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_SEQ, description="The same for clients that cannot set headers.")
+    ] = 0,
+) -> int:
+    """The seq after which to go on.
+
+    Raises:
+        InvalidRequestError: The run has no such event, so nothing could ever follow it.
+        StreamEndedError: The run has ended and nothing follows.
+    """
+    position = after if last_event_id is None else last_event_id
+    if position:
+        await _check_position(store, run, position, is_header=last_event_id is not None)
+    return position
+
+
+async def _check_position(store: RunStore, run: Run, position: int, *, is_header: bool) -> None:
+    known = await store.list_events({run.id: position - 1}, limit=2)
+    if not known or known[0].seq != position:
+        place, field = ("header", "/Last-Event-ID") if is_header else ("query", "/after")
+        raise InvalidRequestError([FieldError(place, field, "The run has no such event")])
+    if len(known) == 1 and run.state in FINAL_STATES:
+        raise StreamEndedError
+
+
+@router.get(
+    "/v1/runs/{run_id}/events",
+    operation_id="watchRun",
+    response_class=EventSourceResponse,
+    responses=KEYED_PROBLEMS
+    | problems(NOT_FOUND)
+    | {204: {"description": "The run has ended and nothing follows Last-Event-ID."}},
+)
+async def watch_run(
+    request: Request,
+    run: Annotated[Run, Depends(find_run)],
+    after: Annotated[int, Depends(find_position)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Stream a run's events: `id` counts 1, 2, 3, …, `event` is the type, `data` is JSON.
+
+    The stream ends after the final event (`run.succeeded`, `run.failed`, `run.cancelled`), or earlier when the server
+    stops: reconnect with `Last-Event-ID` and nothing is missed or repeated.
+    """
+    hub: EventHub = request.app.state.event_hub
+    async for event in hub.watch(run.id, after=after):
+        yield ServerSentEvent(id=str(event.seq), event=event.type, data=event.data)

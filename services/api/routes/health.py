@@ -1,0 +1,96 @@
+"""Whether the process lives, can serve, and how every part is. Open to all, since machines ask."""
+
+import asyncio
+from typing import Final
+
+from fastapi import APIRouter
+
+from services import __version__
+from services.api.checks import CHECK_TIMEOUT_S, check_claude, check_record, check_redis
+from services.api.dependencies import Dependencies, Deps
+from services.api.errors import NOT_READY, NotReadyError
+from services.api.openapi import problems
+from services.api.schemas import (
+    ClaudeStatus,
+    Health,
+    HealthStatus,
+    HeartbeatHealth,
+    Liveness,
+    PartHealth,
+    PartStatus,
+    QueueHealth,
+    Readiness,
+)
+from services.core.errors import StoreUnavailableError
+
+FRESH_S: Final = 45.0
+"""Age up to which a heartbeat counts as a sign of life; liveness checks of workers use the same."""
+NEEDED_KINDS: Final = frozenset({"worker", "worker-isolated", "beat"})
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", operation_id="getLiveness")
+async def get_liveness() -> Liveness:
+    """Tell that this process runs."""
+    return Liveness()
+
+
+@router.get("/readyz", operation_id="getReadiness", responses=problems(NOT_READY))
+async def get_readiness(deps: Deps) -> Readiness:
+    """Tell whether this process can serve: the record answers and, outside development, Claude is configured."""
+    reasons = []
+    record = await check_record(deps)
+    if record.status is PartStatus.DOWN:
+        reasons.append(f"PostgreSQL is away ({record.error})")
+    if not deps.is_development and check_claude(deps).status is ClaudeStatus.MISSING:
+        reasons.append("Claude is not configured: set ANTHROPIC_API_KEY")
+    if reasons:
+        raise NotReadyError("; ".join(reasons))
+    return Readiness()
+
+
+@router.get("/health", operation_id="getHealth")
+async def get_health(deps: Deps) -> Health:
+    """Show every part, with ages. Always 200: read `status`."""
+    postgres, redis, queue, heartbeats = await asyncio.gather(
+        check_record(deps), check_redis(deps.redis), _read_queue(deps), _read_heartbeats(deps)
+    )
+    claude = check_claude(deps)
+    is_ok = (
+        _are_up(postgres, redis)
+        and claude.status is not ClaudeStatus.MISSING
+        and {beat.kind for beat in heartbeats if beat.age_s <= FRESH_S} >= NEEDED_KINDS
+    )
+    return Health(
+        status=HealthStatus.OK if is_ok else HealthStatus.DEGRADED,
+        version=__version__,
+        environment=deps.environment,
+        postgres=postgres,
+        redis=redis,
+        claude=claude,
+        queue=queue,
+        heartbeats=heartbeats,
+    )
+
+
+def _are_up(*parts: PartHealth) -> bool:
+    return all(part.status is PartStatus.UP for part in parts)
+
+
+async def _read_queue(deps: Dependencies) -> QueueHealth | None:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            totals = await deps.store.get_totals()
+    except (StoreUnavailableError, TimeoutError):
+        return None
+    return QueueHealth(depth=totals.queue_depth, oldest_queued_age_s=totals.oldest_queued_age_s)
+
+
+async def _read_heartbeats(deps: Dependencies) -> list[HeartbeatHealth]:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            beats = await deps.store.list_heartbeats()
+    except (StoreUnavailableError, TimeoutError):
+        return []
+    return [HeartbeatHealth.model_validate(beat) for beat in beats]

@@ -1,0 +1,26 @@
+"""Figures for Prometheus. Open to all on the inside, like the health checks."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from services.api.record_metrics import RecordMetrics, RecordTotals
+
+router = APIRouter(tags=["health"])
+
+_TEXT = {
+    "description": "Prometheus text, or OpenMetrics if the Accept header asks for it.",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
+
+
+@router.get("/metrics", operation_id="getMetrics", response_class=Response, responses={200: _TEXT})
+async def get_metrics(request: Request) -> Response:
+    """Figures of the record (the same from every process) and of HTTP (summed over this host's processes)."""
+    totals: RecordTotals = request.app.state.record_totals
+    registry = CollectorRegistry()
+    registry.register(RecordMetrics(await totals.get()))
+    registry.register(request.app.state.http_metrics)
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(registry), headers={"Content-Type": content_type})

@@ -1,0 +1,277 @@
+"""What goes over the wire: the shapes that tests hold stable."""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from services.api.json_values import Json, Metadata, StorableJson
+from services.core.runs.states import FailureReason, RunState, StepState
+
+MAX_PRIORITY = 100
+T = TypeVar("T")
+
+Usd = Annotated[
+    Decimal, PlainSerializer(float, return_type=float, when_used="json"), Field(examples=[0.0123])
+]
+RUN_ID_EXAMPLE = "01932f0c-7a3e-7c1a-9b62-5d1f8c2e4a10"
+EMAIL_ID_EXAMPLE = "01932f0c-9d41-7f5e-8a17-2b6c0e9d3f74"
+INPUT_EXAMPLE = {
+    "template": "Dear {{name}},\n\nI read about {{research_topic}}.\n\n{{sender}}",
+    "template_type": "general",
+    "recipient": {"name": "Dr. Elena Marsh", "affiliation": "Northfield University"},
+    "sender": "Sam Okafor",
+}
+
+
+class Shape(BaseModel):
+    """Read from records, documented by attribute docstrings."""
+
+    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+
+
+class CreateRun(Shape):
+    """A run to accept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pipeline: str = Field(examples=["outreach_email"])
+    """Name of a pipeline; `GET /v1/pipelines` lists them."""
+    input: StorableJson = Field(examples=[INPUT_EXAMPLE])
+    """Fits the pipeline's input schema."""
+    priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
+    """Higher is executed first."""
+    budget_usd: Usd | None = Field(
+        default=None, gt=0, le=100_000, decimal_places=6, allow_inf_nan=False
+    )
+    """Most US dollars that the run may spend on Claude; empty for no limit of its own."""
+    metadata: Metadata = Field(default_factory=dict)
+    """Your own notes: a flat object with short values."""
+
+
+class Usage(Shape):
+    """Tokens, as the Messages API counts them (input_tokens without cached ones)."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int
+
+
+class Failure(Shape):
+    """Why a run failed."""
+
+    reason: FailureReason
+    step: str | None
+    """Step that failed; empty if it was none."""
+    message: str
+    attempts: int
+    """Tries of that step."""
+
+
+class Step(Shape):
+    """One step of a run."""
+
+    name: str = Field(examples=["compose_email"])
+    state: StepState
+    attempts: int
+    """Tries so far."""
+    started_at: datetime | None
+    finished_at: datetime | None
+    usage: Usage
+    cost_usd: Usd
+    error: str | None
+    """What went wrong at the last try; empty if nothing did."""
+
+
+class Run(Shape):
+    """A run, its steps and what they used."""
+
+    id: UUID = Field(examples=[RUN_ID_EXAMPLE])
+    pipeline: str = Field(examples=["outreach_email"])
+    state: RunState
+    """A run that waits for its next try is `queued`, with `next_at`."""
+    input: Json = Field(examples=[INPUT_EXAMPLE])
+    output: Json | None
+    """What the last step gave; empty until the run has succeeded."""
+    failure: Failure | None
+    """Empty unless the run has failed."""
+    metadata: Json
+    steps: list[Step]
+    usage: Usage
+    cost_usd: Usd
+    budget_usd: Usd | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    next_at: datetime | None
+    """When a queued run is next due."""
+    trace_id: str | None = Field(examples=["4bf92f3577b34da6a3ce929d0e0e4736"])
+    """Trace of the whole run, from the POST to the last step."""
+
+
+class Email(Shape):
+    """An email that a run wrote."""
+
+    id: UUID = Field(examples=[EMAIL_ID_EXAMPLE])
+    run_id: UUID = Field(examples=[RUN_ID_EXAMPLE])
+    template_type: str = Field(examples=["general"])
+    subject: str
+    body: str
+    metadata: Json = Field(examples=[{"simulated": True}])
+    created_at: datetime
+
+
+class PipelineInfo(Shape):
+    """A pipeline and the shapes of what goes in and comes out."""
+
+    name: str = Field(examples=["outreach_email"])
+    description: str
+    steps: list[str] = Field(examples=[["parse_template", "research", "compose_email"]])
+    """The steps' names, in order."""
+    input_schema: Json
+    """JSON Schema of `input`."""
+    output_schema: Json
+    """JSON Schema of `output`."""
+    input_examples: list[Json]
+
+
+class PageOf(Shape, Generic[T]):
+    """Some items, newest first, and where the next ones begin."""
+
+    items: list[T]
+    next_cursor: str | None
+    """Pass it as `cursor` for the next page; empty on the last one."""
+
+
+class RunPage(PageOf[Run]):
+    """Runs, newest first."""
+
+
+class EmailPage(PageOf[Email]):
+    """Emails, newest first."""
+
+
+class PipelineList(Shape):
+    """Every pipeline."""
+
+    items: list[PipelineInfo]
+
+
+class ProblemField(BaseModel):
+    """One thing that is wrong with a request."""
+
+    location: str = Field(alias="in", examples=["body"])
+    """body, query, header or path"""
+    field: str = Field(examples=["/input/template"])
+    """JSON Pointer into that place; empty for all of it."""
+    message: str = Field(examples=["Field required"])
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    type: str = Field(examples=["urn:penstock:problem:invalid-request"])
+    """Stable name of the kind of problem."""
+    title: str
+    """The kind of problem in words."""
+    status: int
+    """The HTTP status."""
+    detail: str
+    """What happened this time."""
+    instance: str = Field(examples=["/v1/runs"])
+    """Path of the request."""
+    request_id: str | None
+    """Also in the header X-Request-Id and in the logs."""
+    errors: list[ProblemField] | None = None
+    """What is wrong with the request; with `invalid-request` only."""
+    known_pipelines: list[str] | None = None
+    """The names that exist; with `unknown-pipeline` only."""
+
+
+class PartStatus(StrEnum):
+    """Whether a part answers."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class ClaudeStatus(StrEnum):
+    """Where calls to Claude go."""
+
+    CONFIGURED = "configured"
+    SIMULATED = "simulated"
+    MISSING = "missing"
+
+
+class HealthStatus(StrEnum):
+    """The whole in one word."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+
+
+class PartHealth(Shape):
+    """One part, asked just now."""
+
+    status: PartStatus
+    latency_ms: float | None = None
+    """How long the answer took; empty if there was none."""
+    error: str | None = None
+    """Kind of failure; empty if there was none."""
+
+
+class ClaudeHealth(Shape):
+    """Where calls to Claude go; nothing is sent there to find out."""
+
+    status: ClaudeStatus
+
+
+class QueueHealth(Shape):
+    """Runs that wait."""
+
+    depth: int
+    """Queued runs, those that wait for their next try included."""
+    oldest_queued_age_s: float | None
+    """Seconds since the oldest of them was due; empty if none is."""
+
+
+class HeartbeatHealth(Shape):
+    """The last sign of life of a process."""
+
+    process: str = Field(examples=["worker@3f2a"])
+    kind: str = Field(examples=["worker"])
+    age_s: float
+    """Seconds since then."""
+
+
+class Health(Shape):
+    """Every part, with ages."""
+
+    status: HealthStatus
+    """ok if the record and Redis answer, Claude is there, and each kind of process was alive just now."""
+    version: str
+    environment: str
+    postgres: PartHealth
+    redis: PartHealth
+    claude: ClaudeHealth
+    queue: QueueHealth | None
+    """Empty while the record is away."""
+    heartbeats: list[HeartbeatHealth]
+
+
+class Liveness(Shape):
+    """This process runs."""
+
+    status: HealthStatus = HealthStatus.OK
+
+
+class Readiness(Shape):
+    """This process can serve."""
+
+    status: HealthStatus = HealthStatus.OK

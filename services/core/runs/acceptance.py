@@ -1,0 +1,245 @@
+"""Accepting runs: the moment after which a run is never lost."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from uuid_utils.compat import uuid7
+
+from services.core.clock import monotonic_s
+from services.core.db import Database
+from services.core.errors import IdempotencyConflictError, QueueFullError
+from services.core.runs.batcher import Batcher
+from services.core.runs.encoding import encode_json, storable_text
+from services.core.runs.models import NewRun, Run, StepRecord
+from services.core.runs.reading import trace_id_of
+from services.core.runs.sql import statement
+from services.core.runs.states import RunState, StepState
+from services.core.usage import Usage
+
+# A run, its steps and its first event. Rows come in the order of their idempotency keys, so that
+# two batches never wait for each other in a circle. A key that was used before gives no row.
+ACCEPT_RUNS = statement(
+    """
+    WITH item AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(CAST(:items AS json)) AS item (
+            id uuid, key_id uuid, idempotency_key text, request_hash text, pipeline text,
+            input jsonb, metadata jsonb, priority integer, budget_usd numeric, traceparent text,
+            step_names text[])),
+    accepted AS (
+        INSERT INTO runs (id, key_id, idempotency_key, request_hash, pipeline, state, input,
+                          metadata, priority, budget_usd, traceparent, hint_at, event_seq)
+        SELECT id, key_id, idempotency_key, decode(request_hash, 'hex'), pipeline, :run_queued,
+               input, metadata, priority, budget_usd, traceparent,
+               -- A hint is sent right after this commit; the sweep's turn comes only later.
+               now() + make_interval(secs => CAST(:rehint_after_s AS double precision)), 1
+          FROM item
+         ORDER BY key_id, idempotency_key
+            ON CONFLICT (key_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+     RETURNING id, created_at),
+    planned AS (
+        INSERT INTO steps (run_id, name, position, state)
+        SELECT id, step.name, step.position, :step_pending
+          FROM accepted JOIN item USING (id),
+               unnest(step_names) WITH ORDINALITY AS step (name, position)),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT id, 1, :event_run_queued, '{}' FROM accepted)
+    SELECT id, created_at FROM accepted
+    """
+)
+
+FIND_BY_IDEMPOTENCY_KEY = statement(
+    """
+    SELECT id, request_hash FROM runs WHERE key_id = :key_id AND idempotency_key = :idempotency_key
+    """
+)
+
+# No further than the limit: a deep queue must not make the check itself slow.
+COUNT_QUEUED_RUNS = statement(
+    """
+    SELECT count(*) AS depth FROM (
+        SELECT FROM runs WHERE state = :run_queued LIMIT CAST(:up_to AS bigint)) AS queued
+    """
+)
+DEPTH_MAX_AGE_S = 1.0
+FULL_RETRY_AFTER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A run's identity once it is committed."""
+
+    run_id: UUID
+    created_at: datetime | None
+    """None for a run that was there before."""
+
+
+class RunAcceptance:
+    """Commits new runs, many at a time."""
+
+    def __init__(self, database: Database, *, rehint_after_s: float, max_queued_runs: int) -> None:
+        self._database = database
+        self._rehint_after_s = rehint_after_s
+        self._depth = _QueueDepth(database, limit=max_queued_runs)
+        self._batcher: Batcher[UUID, Row[Any]] = Batcher(self._write)
+
+    async def accept(self, new: NewRun) -> Accepted:
+        """Commit a run, or find the one that the same request made before.
+
+        Raises:
+            IdempotencyConflictError: Another request used the idempotency key.
+            QueueFullError: Too many runs are queued.
+        """
+        if await self._depth.is_full():
+            if before := await self._find(new):
+                return before
+            raise QueueFullError(retry_after_s=FULL_RETRY_AFTER_S)
+        run_id = uuid7()
+        row = await self._batcher.submit(run_id, _encode(run_id, new))
+        if row is not None:
+            self._depth.count_one()
+            return Accepted(run_id, row.created_at)
+        if before := await self._find(new):
+            return before
+        raise IdempotencyConflictError  # the run before was deleted between the two statements
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far is written."""
+        await self._batcher.drain()
+        await self._depth.drain()
+
+    async def _find(self, new: NewRun) -> Accepted | None:
+        """The run that was accepted under the same idempotency key."""
+        if new.idempotency_key is None:
+            return None
+        rows = await self._database.fetch(
+            FIND_BY_IDEMPOTENCY_KEY,
+            {"key_id": new.key_id, "idempotency_key": storable_text(new.idempotency_key)},
+        )
+        for row in rows:
+            if row.request_hash != new.request_hash:
+                raise IdempotencyConflictError
+            return Accepted(row.id, None)
+        return None
+
+    async def _write(self, items: Sequence[str]) -> Mapping[UUID, Row[Any]]:
+        """Commit a batch; the rows of those that are new, by run."""
+        rows = await self._database.fetch(
+            ACCEPT_RUNS,
+            {"items": f"[{','.join(items)}]", "rehint_after_s": self._rehint_after_s},
+        )
+        return {row.id: row for row in rows}
+
+
+class _QueueDepth:
+    """How many runs are queued: counted once a second, plus what this process has added since."""
+
+    def __init__(self, database: Database, *, limit: int) -> None:
+        self._database = database
+        self._limit = limit
+        self._depth = 0
+        self._counted_at_s: float | None = None
+        self._counting: asyncio.Task[None] | None = None
+
+    async def is_full(self) -> bool:
+        """Whether no more runs are to be accepted; waits for a count only if there never was one.
+
+        Raises:
+            StoreUnavailableError: The first count failed.
+        """
+        if self._counting is None and self._is_stale():
+            self._counting = asyncio.create_task(self._count())
+            self._counting.add_done_callback(self._note_counted)
+        if self._counted_at_s is None and self._counting is not None:
+            await asyncio.shield(self._counting)
+        return self._depth >= self._limit
+
+    def count_one(self) -> None:
+        """Note a run that this process added."""
+        self._depth += 1
+
+    async def drain(self) -> None:
+        """Wait for the count that is on its way."""
+        if self._counting is not None:
+            await asyncio.wait({self._counting})
+
+    def _is_stale(self) -> bool:
+        """Whether it is time to count again."""
+        return self._counted_at_s is None or monotonic_s() - self._counted_at_s > DEPTH_MAX_AGE_S
+
+    async def _count(self) -> None:
+        """Ask PostgreSQL."""
+        rows = await self._database.fetch(COUNT_QUEUED_RUNS, {"up_to": self._limit})
+        self._depth = rows[0].depth
+        self._counted_at_s = monotonic_s()
+
+    def _note_counted(self, counting: asyncio.Task[None]) -> None:
+        """Allow the next count. A failed one is no news: accepting fails by itself then."""
+        self._counting = None
+        if not counting.cancelled():
+            counting.exception()
+
+
+def _encode(run_id: UUID, new: NewRun) -> str:
+    """A run as an item of ACCEPT_RUNS."""
+    return encode_json(
+        {
+            "id": run_id,
+            "key_id": new.key_id,
+            "idempotency_key": new.idempotency_key,
+            "request_hash": new.request_hash,
+            "pipeline": new.pipeline,
+            "input": new.input,
+            "metadata": new.metadata,
+            "priority": new.priority,
+            "budget_usd": new.budget_usd,
+            "traceparent": new.traceparent,
+            "step_names": new.step_names,
+        }
+    )
+
+
+def accepted_run(new: NewRun, *, run_id: UUID, created_at: datetime) -> Run:
+    """A run as it is right after its acceptance."""
+    steps = tuple(
+        StepRecord(
+            name=name,
+            state=StepState.PENDING,
+            attempts=0,
+            started_at=None,
+            finished_at=None,
+            usage=Usage(),
+            cost_usd=Decimal(0),
+            error=None,
+            output=None,
+        )
+        for name in new.step_names
+    )
+    return Run(
+        id=run_id,
+        key_id=new.key_id,
+        pipeline=new.pipeline,
+        state=RunState.QUEUED,
+        input=new.input,
+        output=None,
+        failure=None,
+        metadata=new.metadata,
+        priority=new.priority,
+        steps=steps,
+        usage=Usage(),
+        cost_usd=Decimal(0),
+        budget_usd=new.budget_usd,
+        attempts=0,
+        crashes=0,
+        created_at=created_at,
+        started_at=None,
+        finished_at=None,
+        next_at=created_at,
+        trace_id=trace_id_of(new.traceparent),
+    )

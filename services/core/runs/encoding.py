@@ -1,0 +1,90 @@
+"""JSON as PostgreSQL's jsonb can hold it, and cursors."""
+
+import base64
+import binascii
+import json
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+# An escaped NUL: a backslash that is not itself escaped, then u0000.
+ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+REPLACEMENT = "\ufffd"
+
+
+class MalformedCursorError(ValueError):
+    """The cursor is not one that a page gave."""
+
+
+def encode_json(value: Any) -> str:
+    """JSON text that jsonb takes.
+
+    jsonb has no NUL and no lone surrogates; text from the web or from Claude may. They become
+    U+FFFD and "?": better a mark in the text than a run that cannot be stored.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have.
+        TypeError: Something that is not JSON at all.
+    """
+    encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_encode_scalar)
+    return storable_text(ESCAPED_NUL.sub(rf"\1{REPLACEMENT}", encoded))
+
+
+def storable_text(value: str) -> str:
+    """Text that a text column takes: no NUL, no lone surrogates."""
+    return value.replace("\0", REPLACEMENT).encode("utf-8", "replace").decode("utf-8")
+
+
+def _encode_scalar(value: Any) -> str:
+    """The JSON form of what the store's own columns hold."""
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    message = f"{type(value).__name__} is not JSON"
+    raise TypeError(message)
+
+
+def encode_cursor(*, id: UUID, at: datetime | None = None) -> str:  # noqa: A002 - the column's name
+    """An opaque mark of where a page ended."""
+    text = f"{id}" if at is None else f"{at.isoformat()} {id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_id_cursor(cursor: str) -> UUID:
+    """The id in a cursor.
+
+    Raises:
+        MalformedCursorError: It is not one of ours.
+    """
+    try:
+        return UUID(_decode(cursor))
+    except ValueError as error:
+        raise MalformedCursorError(MalformedCursorError.__doc__) from error
+
+
+def decode_time_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """The time and id in a cursor.
+
+    Raises:
+        MalformedCursorError: It is not one of ours.
+    """
+    try:
+        at, _, id_text = _decode(cursor).partition(" ")
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is None:
+            raise MalformedCursorError(MalformedCursorError.__doc__)
+        return moment, UUID(id_text)
+    except ValueError as error:
+        raise MalformedCursorError(MalformedCursorError.__doc__) from error
+
+
+def _decode(cursor: str) -> str:
+    """The text in a cursor."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, UnicodeError) as error:
+        raise MalformedCursorError(MalformedCursorError.__doc__) from error

@@ -1,0 +1,73 @@
+"""API keys in the record: never the key itself, only what tells it again."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from uuid_utils.compat import uuid7
+
+from services.core.db import Database
+from services.core.runs.encoding import storable_text
+from services.core.runs.models import ApiKey
+from services.core.runs.sql import statement
+
+FIND_KEY = statement("SELECT * FROM api_keys WHERE prefix = :prefix")
+
+# The same key again is no change; another key of the same prefix gives no row.
+ADD_KEY = statement(
+    """
+    INSERT INTO api_keys (id, prefix, name, key_hash) VALUES (:id, :prefix, :name, :key_hash)
+        ON CONFLICT (prefix) DO UPDATE SET key_hash = excluded.key_hash
+     WHERE api_keys.key_hash = excluded.key_hash
+ RETURNING *
+    """
+)
+
+REVOKE_KEY = statement(
+    """
+    UPDATE api_keys SET revoked_at = now()
+     WHERE prefix = :prefix AND revoked_at IS NULL
+ RETURNING id
+    """
+)
+
+
+class KeyPrefixTakenError(ValueError):
+    """Another key has the same prefix."""
+
+
+class KeyRecords:
+    """Finds, adds and revokes keys. RunStore says what each method promises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find_key(self, prefix: str) -> ApiKey | None:
+        """The key with that prefix."""
+        rows = await self._database.fetch(FIND_KEY, {"prefix": storable_text(prefix)})
+        return _key(rows[0]) if rows else None
+
+    async def add_key(self, *, name: str, prefix: str, key_hash: bytes) -> ApiKey:
+        """Store a key's hash."""
+        new_id: UUID = uuid7()
+        rows = await self._database.fetch(
+            ADD_KEY, {"id": new_id, "prefix": prefix, "name": name, "key_hash": key_hash}
+        )
+        if not rows:
+            raise KeyPrefixTakenError(KeyPrefixTakenError.__doc__)
+        return _key(rows[0])
+
+    async def revoke_key(self, prefix: str) -> bool:
+        """Revoke a key; whether there was one to revoke."""
+        return bool(await self._database.fetch(REVOKE_KEY, {"prefix": storable_text(prefix)}))
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    """A key from its row."""
+    return ApiKey(
+        id=row.id,
+        prefix=row.prefix,
+        name=row.name,
+        key_hash=row.key_hash,
+        is_revoked=row.revoked_at is not None,
+    )

@@ -1,0 +1,134 @@
+"""What the holder of a lease writes while it executes a run, many holders at a time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause
+
+from services.core.db import Database
+from services.core.errors import LeaseLostError
+from services.core.runs import statements
+from services.core.runs.batcher import Batcher
+from services.core.runs.encoding import encode_json
+from services.core.runs.models import Checkpoint, Failure, Json, Lease, NewEmail
+from services.core.usage import Usage
+
+
+class _FencedWrites:
+    """One of the statements, run on what several callers want."""
+
+    def __init__(self, database: Database, statement: TextClause) -> None:
+        self._database = database
+        self._statement = statement
+        self._batcher: Batcher[UUID, Row[Any]] = Batcher(self._write)
+
+    async def submit(self, lease: Lease, **item: Any) -> Row[Any]:
+        """Have an item written under a lease.
+
+        Raises:
+            LeaseLostError: The lease does not hold any more.
+        """
+        encoded = encode_json({"run_id": lease.run_id, "fence": lease.fence, **item})
+        row = await self._batcher.submit(lease.run_id, encoded)
+        if row is None:
+            raise LeaseLostError
+        return row
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far is written."""
+        await self._batcher.drain()
+
+    async def _write(self, items: Sequence[str]) -> Mapping[UUID, Row[Any]]:
+        """Run the statement; its rows by run."""
+        rows = await self._database.fetch(self._statement, {"items": f"[{','.join(items)}]"})
+        return {row.run_id: row for row in rows}
+
+
+class RunProgress:
+    """Writes what happens to runs that are held. RunStore says what each method promises."""
+
+    def __init__(self, database: Database) -> None:
+        self._starts = _FencedWrites(database, statements.START_STEPS)
+        self._texts = _FencedWrites(database, statements.RECORD_TEXTS)
+        self._checkpoints = _FencedWrites(database, statements.RECORD_CHECKPOINTS)
+        self._finishes = _FencedWrites(database, statements.FINISH_RUNS)
+        self._retries = _FencedWrites(database, statements.RETRY_RUNS)
+        self._releases = _FencedWrites(database, statements.RELEASE_RUNS)
+        self._failures = _FencedWrites(database, statements.FAIL_RUNS)
+
+    async def start_step(self, lease: Lease, step: str) -> int:
+        """Count a try of the step."""
+        row = await self._starts.submit(lease, step=step)
+        if row.attempts is None:
+            message = f"run {lease.run_id} has no step {step!r} to start: unknown, or done already"
+            raise ValueError(message)
+        return int(row.attempts)
+
+    async def record_text(self, lease: Lease, step: str, text: str) -> None:
+        """Append a piece of text."""
+        await self._texts.submit(lease, data={"step": step, "text": text})
+
+    async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
+        """Keep a step's output."""
+        cost = _cost(checkpoint.usage, checkpoint.cost_usd)
+        row = await self._checkpoints.submit(
+            lease, step=checkpoint.step, output=checkpoint.output, **cost
+        )
+        if not row.is_known:
+            message = f"run {lease.run_id} has no step {checkpoint.step!r}"
+            raise ValueError(message)
+
+    async def finish_run(self, lease: Lease, output: Json, email: NewEmail | None) -> None:
+        """End a run well."""
+        await self._finishes.submit(lease, output=output, **_email(email))
+
+    async def retry_run(  # noqa: PLR0913 - what a failed try leaves behind
+        self,
+        lease: Lease,
+        *,
+        step: str,
+        error: str,
+        delay_s: float,
+        usage: Usage,
+        cost_usd: Decimal,
+    ) -> None:
+        """Requeue a run after a failed try."""
+        cost = _cost(usage, cost_usd)
+        await self._retries.submit(lease, step=step, error=error, delay_s=delay_s, **cost)
+
+    async def release_run(self, lease: Lease) -> None:
+        """Give a run back."""
+        await self._releases.submit(lease)
+
+    async def fail_run(
+        self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
+    ) -> None:
+        """End a run badly."""
+        cost = _cost(usage, cost_usd)
+        await self._failures.submit(lease, step=failure.step, failure=asdict(failure), **cost)
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far is written."""
+        for writes in vars(self).values():
+            await writes.drain()
+
+
+def _email(email: NewEmail | None) -> Json:
+    """The columns of an item that hold an email."""
+    if email is None:
+        return {}
+    return {
+        "email_id": email.id,
+        "template_type": email.template_type,
+        "subject": email.subject,
+        "body": email.body,
+        "email_metadata": email.metadata,
+    }
+
+
+def _cost(usage: Usage, cost_usd: Decimal) -> Json:
+    """The columns of an item that say what Claude was paid for."""
+    return {**asdict(usage), "cost_usd": cost_usd}

@@ -1,0 +1,187 @@
+"""Reading runs and their events."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause
+
+from services.core.db import Database
+from services.core.errors import RunNotFoundError
+from services.core.runs.encoding import (
+    decode_id_cursor,
+    encode_cursor,
+    encode_json,
+    storable_text,
+)
+from services.core.runs.models import Event, Failure, Json, Page, Run, StepRecord
+from services.core.runs.sql import statement
+from services.core.runs.states import EventType, FailureReason, RunState, StepState
+from services.core.usage import Usage
+
+# A run and its steps in one statement, so that both are of the same moment.
+RUN_WITH_STEPS = """
+    SELECT runs.*, (
+        SELECT jsonb_agg(to_jsonb(steps) || jsonb_build_object('cost_usd', cost_usd::text)
+                         ORDER BY position)
+          FROM steps WHERE steps.run_id = runs.id) AS steps
+      FROM runs
+"""
+
+GET_RUN = statement(f"{RUN_WITH_STEPS} WHERE id = :run_id AND key_id = :key_id")
+
+# Ids are UUIDv7: their order is that of their creation.
+LIST_RUNS = f"""
+    {RUN_WITH_STEPS}
+     WHERE key_id = :key_id
+       AND (CAST(:pipeline AS text) IS NULL OR pipeline = :pipeline)
+       AND (CAST(:before AS uuid) IS NULL OR id < :before)
+       {{state}}
+     ORDER BY id DESC
+     LIMIT CAST(:up_to AS bigint)
+"""
+LIST_RUNS_IN: dict[RunState | None, TextClause] = {
+    None: statement(LIST_RUNS.format(state="")),
+}
+LIST_RUNS_IN |= {
+    state: statement(LIST_RUNS.format(state=f"AND state = :run_{state}")) for state in RunState
+}
+
+LIST_EVENTS = statement(
+    """
+    SELECT events.*
+      FROM json_to_recordset(CAST(:after AS json)) AS item (run_id uuid, seq integer)
+      JOIN events ON events.run_id = item.run_id AND events.seq > item.seq
+     ORDER BY events.run_id, events.seq
+     LIMIT CAST(:up_to AS bigint)
+    """
+)
+
+
+class RunReader:
+    """Reads runs. RunStore says what each method promises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get_run(self, key_id: UUID, run_id: UUID) -> Run:
+        """One run of a key."""
+        rows = await self._database.fetch(GET_RUN, {"key_id": key_id, "run_id": run_id})
+        if not rows:
+            raise RunNotFoundError
+        return _run(rows[0])
+
+    async def list_runs(
+        self,
+        key_id: UUID,
+        *,
+        state: RunState | None,
+        pipeline: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[Run]:
+        """Runs of a key, newest first."""
+        rows = await self._database.fetch(
+            LIST_RUNS_IN[state],
+            {
+                "key_id": key_id,
+                "pipeline": None if pipeline is None else storable_text(pipeline),
+                "before": None if cursor is None else decode_id_cursor(cursor),
+                "up_to": limit + 1,
+            },
+        )
+        found = tuple(_run(row) for row in rows[:limit])
+        return Page(found, encode_cursor(id=found[-1].id) if len(rows) > limit else None)
+
+    async def list_events(self, after: Mapping[UUID, int], *, limit: int) -> list[Event]:
+        """Events of several runs, each after its own seq."""
+        if not after:
+            return []
+        items = [{"run_id": run_id, "seq": seq} for run_id, seq in after.items()]
+        rows = await self._database.fetch(
+            LIST_EVENTS, {"after": encode_json(items), "up_to": limit}
+        )
+        return [
+            Event(
+                run_id=row.run_id,
+                seq=row.seq,
+                type=EventType(row.type),
+                data=row.data,
+                at=row.at,
+            )
+            for row in rows
+        ]
+
+
+def _run(row: Row[Any]) -> Run:
+    """A run from its row."""
+    state = RunState(row.state)
+    return Run(
+        id=row.id,
+        key_id=row.key_id,
+        pipeline=row.pipeline,
+        state=state,
+        input=row.input,
+        output=row.output,
+        failure=None if row.failure is None else _failure(row.failure),
+        metadata=row.metadata,
+        priority=row.priority,
+        steps=tuple(_step(step) for step in row.steps or ()),
+        usage=_usage(row._mapping),  # noqa: SLF001 - its documented name
+        cost_usd=row.cost_usd,
+        budget_usd=row.budget_usd,
+        attempts=row.attempts,
+        crashes=row.crashes,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        next_at=row.next_at if state is RunState.QUEUED else None,
+        trace_id=trace_id_of(row.traceparent),
+    )
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace id in a W3C traceparent."""
+    return traceparent.split("-")[1] if traceparent else None
+
+
+def _failure(failure: Json) -> Failure:
+    """A failure from its JSON."""
+    return Failure(
+        reason=FailureReason(failure["reason"]),
+        step=failure["step"],
+        message=failure["message"],
+        attempts=failure["attempts"],
+    )
+
+
+def _step(step: Json) -> StepRecord:
+    """A step from its row as JSON."""
+    return StepRecord(
+        name=step["name"],
+        state=StepState(step["state"]),
+        attempts=step["attempts"],
+        started_at=_moment(step["started_at"]),
+        finished_at=_moment(step["finished_at"]),
+        usage=_usage(step),
+        cost_usd=Decimal(step["cost_usd"]),
+        error=step["error"],
+        output=step["output"],
+    )
+
+
+def _usage(row: Mapping[Any, Any]) -> Usage:
+    """The tokens in a row."""
+    return Usage(
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        cache_read_input_tokens=row["cache_read_input_tokens"],
+        cache_creation_input_tokens=row["cache_creation_input_tokens"],
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A time from its JSON."""
+    return None if text is None else datetime.fromisoformat(text)

@@ -1,0 +1,201 @@
+"""The SQL that the holder of a lease runs while it executes a run.
+
+Each statement takes `:items`, a JSON list of what callers want, and is one transaction. It first
+locks the runs that their leases still hold, in the order of their ids, so that two batches never
+wait for each other in a circle. Then it writes rows and events together. What a fenced-out caller
+sent finds no row, and no row comes back for it.
+"""
+
+from sqlalchemy import TextClause
+
+from services.core.runs.sql import statement
+from services.core.runs.states import Transition
+
+
+def _fenced(transition: Transition, columns: str, body: str) -> TextClause:
+    """A statement on runs that are still held; `columns` is what an item has besides run and fence.
+
+    A lease that has lapsed still holds until somebody notices: its holder is the only one.
+    """
+    return statement(
+        f"""
+        WITH item AS MATERIALIZED (
+            SELECT * FROM json_to_recordset(CAST(:items AS json))
+                       AS item (run_id uuid, fence bigint, {columns})),
+        held AS (
+            SELECT runs.id AS run_id
+              FROM runs JOIN item ON runs.id = item.run_id AND runs.fence = item.fence
+             WHERE runs.state IN :{transition}_sources
+             ORDER BY runs.id
+               FOR UPDATE OF runs),
+        {body}
+        """  # noqa: S608 - constants of this module
+    )
+
+
+# One more try of a step. A step that succeeded is never started again.
+START_STEPS = _fenced(
+    Transition.CHECKPOINT,
+    "step text",
+    """
+    started AS (
+        UPDATE steps SET state = :step_running, attempts = attempts + 1, started_at = now()
+          FROM held JOIN item USING (run_id)
+         WHERE steps.run_id = held.run_id AND steps.name = item.step
+           AND steps.state <> :step_succeeded
+     RETURNING steps.run_id, steps.name, steps.attempts),
+    changed AS (
+        UPDATE runs SET event_seq = event_seq + 1 FROM started WHERE runs.id = started.run_id
+     RETURNING runs.id AS run_id, runs.event_seq),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT run_id, event_seq, :event_step_started,
+               jsonb_build_object('step', name, 'attempt', attempts)
+          FROM changed JOIN started USING (run_id))
+    SELECT run_id, attempts FROM held LEFT JOIN started USING (run_id)
+    """,
+)
+
+# A piece of Claude's answer.
+RECORD_TEXTS = _fenced(
+    Transition.CHECKPOINT,
+    "data jsonb",
+    """
+    changed AS (
+        UPDATE runs SET event_seq = event_seq + 1 FROM held WHERE runs.id = held.run_id
+     RETURNING runs.id AS run_id, runs.event_seq),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT run_id, event_seq, :event_claude_delta, data FROM changed JOIN item USING (run_id))
+    SELECT run_id FROM changed
+    """,
+)
+
+# A step is done. The first writer wins: told a second time, nothing changes.
+RECORD_CHECKPOINTS = _fenced(
+    Transition.CHECKPOINT,
+    "step text, output jsonb, :cost_columns",
+    """
+    done AS (
+        UPDATE steps
+           SET state = :step_succeeded, finished_at = now(), error = NULL, output = item.output,
+               :add_cost_to_steps
+          FROM held JOIN item USING (run_id)
+         WHERE steps.run_id = held.run_id AND steps.name = item.step
+           AND steps.state <> :step_succeeded
+     RETURNING steps.run_id, steps.name),
+    changed AS (
+        UPDATE runs SET event_seq = event_seq + 1, :add_cost_to_runs
+          FROM done JOIN item USING (run_id)
+         WHERE runs.id = done.run_id
+     RETURNING runs.id AS run_id, runs.event_seq),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT run_id, event_seq, :event_step_succeeded, jsonb_build_object('step', name)
+          FROM changed JOIN done USING (run_id))
+    SELECT held.run_id, steps.name IS NOT NULL AS is_known
+      FROM held JOIN item USING (run_id)
+      LEFT JOIN steps ON steps.run_id = held.run_id AND steps.name = item.step
+    """,
+)
+
+# The run is done; its email is stored with it.
+FINISH_RUNS = _fenced(
+    Transition.FINISH,
+    """output jsonb,
+       email_id uuid, template_type text, subject text, body text, email_metadata jsonb""",
+    """
+    changed AS (
+        UPDATE runs
+           SET state = :finish_target, output = item.output, finished_at = now(),
+               lease_owner = NULL, lease_until = NULL, event_seq = event_seq + 1
+          FROM held JOIN item USING (run_id)
+         WHERE runs.id = held.run_id
+     RETURNING runs.id AS run_id, runs.key_id, runs.event_seq),
+    stored AS (
+        INSERT INTO emails (id, run_id, key_id, template_type, subject, body, metadata)
+        SELECT email_id, run_id, key_id, template_type, subject, body, email_metadata
+          FROM changed JOIN item USING (run_id)
+         WHERE email_id IS NOT NULL),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT run_id, event_seq, :event_run_succeeded, '{}' FROM changed)
+    SELECT run_id FROM changed
+    """,
+)
+
+# A try failed, and there will be another. What the failed one cost is kept.
+RETRY_RUNS = _fenced(
+    Transition.RETRY,
+    "step text, error text, delay_s double precision, :cost_columns",
+    """
+    changed AS (
+        UPDATE runs
+           SET state = :retry_target, lease_owner = NULL, lease_until = NULL,
+               next_at = now() + make_interval(secs => item.delay_s),
+               hint_at = now() + make_interval(secs => item.delay_s),
+               event_seq = event_seq + 1, :add_cost_to_runs
+          FROM held JOIN item USING (run_id)
+         WHERE runs.id = held.run_id
+     RETURNING runs.id AS run_id, runs.event_seq, runs.next_at),
+    failed AS (
+        UPDATE steps
+           SET state = :step_pending, failures = failures + 1, error = item.error,
+               :add_cost_to_steps
+          FROM changed JOIN item USING (run_id)
+         WHERE steps.run_id = changed.run_id AND steps.name = item.step
+           AND steps.state <> :step_succeeded
+     RETURNING steps.run_id, steps.attempts),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT run_id, event_seq, :event_step_retrying,
+               jsonb_build_object('step', item.step, 'attempt', attempts, 'error', item.error,
+                                  'next_at', next_at)
+          FROM changed JOIN item USING (run_id) LEFT JOIN failed USING (run_id))
+    SELECT run_id FROM changed
+    """,
+)
+
+# A stopping worker gives the run back: neither a crash nor a failed try.
+RELEASE_RUNS = _fenced(
+    Transition.RELEASE,
+    "nothing text",
+    """
+    changed AS (
+        UPDATE runs
+           SET state = :release_target, lease_owner = NULL, lease_until = NULL,
+               next_at = now(), hint_at = now()
+          FROM held WHERE runs.id = held.run_id
+     RETURNING runs.id AS run_id),
+    stopped AS (
+        UPDATE steps SET state = :step_pending FROM changed
+         WHERE steps.run_id = changed.run_id AND steps.state = :step_running)
+    SELECT run_id FROM changed
+    """,
+)
+
+# The run fails, and with it the step that it was in.
+FAIL_RUNS = _fenced(
+    Transition.FAIL,
+    "step text, failure jsonb, :cost_columns",
+    """
+    changed AS (
+        UPDATE runs
+           SET state = :fail_target, failure = item.failure, finished_at = now(),
+               lease_owner = NULL, lease_until = NULL, event_seq = event_seq + 1, :add_cost_to_runs
+          FROM held JOIN item USING (run_id)
+         WHERE runs.id = held.run_id
+     RETURNING runs.id AS run_id, runs.event_seq, runs.failure),
+    failed AS (
+        UPDATE steps
+           SET state = :step_failed, finished_at = now(), failures = failures + 1,
+               error = item.failure ->> 'message', :add_cost_to_steps
+          FROM changed JOIN item USING (run_id)
+         WHERE steps.run_id = changed.run_id AND steps.state <> :step_succeeded
+           AND (steps.name = item.step OR item.step IS NULL AND steps.state = :step_running)),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT run_id, event_seq, :event_run_failed, failure FROM changed)
+    SELECT run_id FROM changed
+    """,
+)

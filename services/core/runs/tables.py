@@ -1,0 +1,193 @@
+"""The record's tables. services/migrate/versions creates them; a test holds both equal."""
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from services.core.runs.states import RunState, StepState
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+NOW = text("now()")
+ZERO = text("0")
+
+
+def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+    """A check that the column holds one of the enumeration's values."""
+    values = ", ".join(f"'{state}'" for state in states)
+    return CheckConstraint(f"{column} IN ({values})", name=column)
+
+
+def _moment(name: str, *, is_optional: bool = False) -> Column[object]:
+    """A time with zone; now unless told otherwise, or empty."""
+    timestamp = DateTime(timezone=True)
+    if is_optional:
+        return Column(name, timestamp)
+    return Column(name, timestamp, nullable=False, server_default=NOW)
+
+
+def _cost() -> tuple[Column[object], ...]:
+    """What Claude was paid for: tokens, and US dollars (exact, no rounding)."""
+    counts = (
+        "input_tokens",
+        "output_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+    )
+    return (
+        *(Column(name, BigInteger, nullable=False, server_default=ZERO) for name in counts),
+        Column("cost_usd", Numeric, nullable=False, server_default=ZERO),
+    )
+
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("prefix", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("key_hash", LargeBinary, nullable=False, comment="SHA-256 of the whole key"),
+    _moment("created_at"),
+    _moment("revoked_at", is_optional=True),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("key_id", Uuid, ForeignKey("api_keys.id"), nullable=False),
+    Column("idempotency_key", Text),
+    Column("request_hash", LargeBinary),
+    Column("pipeline", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("input", JSONB, nullable=False),
+    Column("output", JSONB),
+    Column("failure", JSONB),
+    Column("metadata", JSONB, nullable=False),
+    Column("priority", Integer, nullable=False, server_default=ZERO),
+    Column("budget_usd", Numeric),
+    *_cost(),
+    Column("attempts", Integer, nullable=False, server_default=ZERO, comment="times claimed"),
+    Column("crashes", Integer, nullable=False, server_default=ZERO, comment="leases that lapsed"),
+    Column("is_isolated", Boolean, nullable=False, server_default=text("false")),
+    Column("fence", BigInteger, nullable=False, server_default=ZERO, comment="only ever grows"),
+    Column("lease_owner", Text),
+    _moment("lease_until", is_optional=True),
+    _moment("next_at"),
+    Column(
+        "hint_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=NOW,
+        comment="when a queued run is to be hinted (again); never before next_at",
+    ),
+    Column("event_seq", Integer, nullable=False, server_default=ZERO, comment="its last event"),
+    Column("traceparent", Text),
+    _moment("created_at"),
+    _moment("started_at", is_optional=True),
+    _moment("finished_at", is_optional=True),
+    _one_of("state", RunState),
+    # Room on each page for the next version of a row, so that events, heartbeats and checkpoints,
+    # which touch no indexed column, write no index (HOT updates). lease_until is in no index for
+    # that.
+    postgresql_with={"fillfactor": "75"},
+)
+
+Index(
+    "runs_idempotency",
+    runs.c.key_id,
+    runs.c.idempotency_key,
+    unique=True,
+    postgresql_where=text("idempotency_key IS NOT NULL"),
+)
+Index(
+    "runs_due",
+    runs.c.priority.desc(),
+    runs.c.next_at,
+    postgresql_where=text("state = 'queued' AND NOT is_isolated"),
+)
+Index("runs_hints", runs.c.hint_at, postgresql_where=text("state = 'queued'"))
+Index("runs_running", runs.c.id, postgresql_where=text("state = 'running'"))
+Index("runs_owner", runs.c.key_id, runs.c.id)
+Index("runs_failed", runs.c.key_id, runs.c.id, postgresql_where=text("state = 'failed'"))
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("position", SmallInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=ZERO, comment="times started"),
+    Column("failures", Integer, nullable=False, server_default=ZERO, comment="tries that failed"),
+    _moment("started_at", is_optional=True),
+    _moment("finished_at", is_optional=True),
+    *_cost(),
+    Column("error", Text),
+    Column("output", JSONB, comment="the checkpoint; written once"),
+    _one_of("state", StepState),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True, comment="1, 2, 3, ... within the run, without gaps"),
+    Column("type", Text, nullable=False),
+    Column("data", JSONB, nullable=False),
+    _moment("at"),
+)
+
+emails = Table(
+    "emails",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("key_id", Uuid, ForeignKey("api_keys.id"), nullable=False),
+    Column("template_type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    _moment("created_at"),
+)
+
+Index("emails_owner", emails.c.key_id, emails.c.created_at, emails.c.id)
+Index(
+    "emails_metadata",
+    emails.c.metadata,
+    postgresql_using="gin",
+    postgresql_ops={"metadata": "jsonb_path_ops"},
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    _moment("at"),
+)

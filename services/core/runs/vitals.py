@@ -1,0 +1,144 @@
+"""The record in numbers, and which processes are alive."""
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import Row
+
+from services.core.clock import monotonic_s
+from services.core.db import Database
+from services.core.runs.models import Heartbeat, RunTotals, StepTotals
+from services.core.runs.sql import COST_COLUMNS, statement
+from services.core.runs.states import FailureReason, RunState
+from services.core.usage import Usage
+
+PING = statement("SELECT 1")
+
+RECORD_HEARTBEAT = statement(
+    """
+    INSERT INTO heartbeats (process, kind) VALUES (:process, :kind)
+        ON CONFLICT (process) DO UPDATE SET kind = excluded.kind, at = now()
+    """
+)
+
+# Processes come and go with their containers; those that have been silent for a day are forgotten.
+LIST_HEARTBEATS = statement(
+    """
+    SELECT process, kind, extract(epoch FROM now() - at)::double precision AS age_s
+      FROM heartbeats
+     WHERE at > now() - interval '1 day'
+     ORDER BY kind, process
+    """
+)
+
+COUNT_RUNS = statement(
+    """
+    SELECT state, failure ->> 'reason' AS reason, count(*) AS runs FROM runs GROUP BY 1, 2
+    """
+)
+
+COUNT_DUE_RUNS = statement(
+    """
+    SELECT count(*) AS runs,
+           coalesce(extract(epoch FROM now() - min(next_at)), 0)::double precision AS oldest_age_s
+      FROM runs
+     WHERE state = :run_queued AND next_at <= now()
+    """
+)
+
+DURATION_BOUNDS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+# A step's duration is that of its last try: waiting for a retry is no work.
+COUNT_STEPS = statement(
+    f"""
+    SELECT pipeline, name, count(duration_s) AS succeeded, sum(failures) AS failures,
+           coalesce(sum(duration_s), 0) AS duration_s,
+           jsonb_build_array({
+        ", ".join(
+            f"count(*) FILTER (WHERE duration_s <= {bound_s})" for bound_s in DURATION_BOUNDS_S
+        )
+    }) AS durations,
+           {", ".join(f"sum({column}) AS {column}" for column in COST_COLUMNS)}
+      FROM (SELECT runs.pipeline, steps.*,
+                   CASE WHEN steps.state = :step_succeeded THEN
+                       extract(epoch FROM steps.finished_at - steps.started_at)::double precision
+                   END AS duration_s
+              FROM steps JOIN runs ON runs.id = steps.run_id) AS step
+     GROUP BY pipeline, name
+     ORDER BY pipeline, min(position)
+    """  # noqa: S608 - constants of this module
+)
+TOTALS_MAX_AGE_S = 5.0
+
+
+class Vitals:
+    """Counts and heartbeats. RunStore says what each method promises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._totals: RunTotals | None = None
+        self._counted_at_s = 0.0
+        self._counting: asyncio.Task[RunTotals] | None = None
+
+    async def ping(self) -> float:
+        """Round trip in seconds."""
+        began_s = monotonic_s()
+        await self._database.fetch(PING)
+        return monotonic_s() - began_s
+
+    async def record_heartbeat(self, *, process: str, kind: str) -> None:
+        """Note that a process is at work now."""
+        await self._database.fetch(RECORD_HEARTBEAT, {"process": process, "kind": kind})
+
+    async def list_heartbeats(self) -> list[Heartbeat]:
+        """The latest heartbeat of each process."""
+        rows = await self._database.fetch(LIST_HEARTBEATS)
+        return [Heartbeat(process=row.process, kind=row.kind, age_s=row.age_s) for row in rows]
+
+    async def get_totals(self) -> RunTotals:
+        """The record in numbers, TOTALS_MAX_AGE_S old at most: adding up takes a while."""
+        if self._totals is not None and monotonic_s() - self._counted_at_s < TOTALS_MAX_AGE_S:
+            return self._totals
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.create_task(self._count())
+        return await asyncio.shield(self._counting)  # one count serves all who ask meanwhile
+
+    async def _count(self) -> RunTotals:
+        """Ask PostgreSQL."""
+        runs = await self._database.fetch(COUNT_RUNS)
+        due = (await self._database.fetch(COUNT_DUE_RUNS))[0]
+        steps = await self._database.fetch(COUNT_STEPS)
+        by_state = dict.fromkeys(RunState, 0)
+        by_reason = dict.fromkeys(FailureReason, 0)
+        for row in runs:
+            by_state[RunState(row.state)] += row.runs
+            if row.reason is not None:
+                by_reason[FailureReason(row.reason)] += row.runs
+        self._totals = RunTotals(
+            runs_by_state=by_state,
+            failures_by_reason=by_reason,
+            due_runs=due.runs,
+            oldest_due_age_s=due.oldest_age_s,
+            steps=tuple(_step_totals(row) for row in steps),
+        )
+        self._counted_at_s = monotonic_s()
+        return self._totals
+
+
+def _step_totals(row: Row[Any]) -> StepTotals:
+    """The totals of a step from their row."""
+    return StepTotals(
+        pipeline=row.pipeline,
+        step=row.name,
+        succeeded=row.succeeded,
+        failures=row.failures,
+        duration_s=row.duration_s,
+        durations=dict(zip(DURATION_BOUNDS_S, row.durations, strict=True)),
+        usage=Usage(
+            input_tokens=int(row.input_tokens),
+            output_tokens=int(row.output_tokens),
+            cache_read_input_tokens=int(row.cache_read_input_tokens),
+            cache_creation_input_tokens=int(row.cache_creation_input_tokens),
+        ),
+        cost_usd=row.cost_usd,
+    )

@@ -1,0 +1,1 @@
+"""The simulator's endpoints, one file for each kind."""

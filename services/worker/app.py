@@ -1,0 +1,66 @@
+"""A worker: `celery -A services.worker.app worker`, on the asyncio pool or on prefork."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from config.anthropic import AnthropicSettings
+from config.celery import CelerySettings
+from config.postgres import PostgresSettings
+from config.redis import RedisSettings
+from config.research import ResearchSettings
+from services.core.claude.anthropic_claude import AnthropicClaude
+from services.core.db import create_engine
+from services.core.queue.app import create_celery_app
+from services.core.runs.store import RunStore
+from services.pipelines.registry import PIPELINES
+from services.pipelines.web import SafeWeb
+from services.worker.executor import Outside
+from services.worker.runtime import Blueprint, Parts
+from services.worker.wiring import wire_worker
+
+redis_settings = RedisSettings()
+celery_settings = CelerySettings()
+postgres_settings = PostgresSettings()
+anthropic_settings = AnthropicSettings()
+research_settings = ResearchSettings()
+
+
+def create_store() -> RunStore:
+    """The record, as a worker uses it."""
+    return RunStore(
+        create_engine(postgres_settings),
+        lease_ttl_s=celery_settings.lease_ttl_s,
+        max_crashes=celery_settings.max_crashes,
+        rehint_after_s=celery_settings.rehint_after_s,
+        max_queued_runs=sys.maxsize,  # workers accept no runs
+    )
+
+
+def create_web() -> SafeWeb:
+    """The web, within the bounds of the settings."""
+    return SafeWeb(
+        timeout_s=research_settings.timeout_s,
+        max_page_bytes=research_settings.max_page_bytes,
+        allowed_private_hosts=research_settings.allowed_private_hosts,
+    )
+
+
+@asynccontextmanager
+async def open_parts() -> AsyncIterator[Parts]:
+    """The record, Claude and the web, closed in the end."""
+    async with AsyncExitStack() as exits:
+        store, claude, web = create_store(), AnthropicClaude(anthropic_settings), create_web()
+        for part in (store.close, claude.aclose, web.aclose):
+            exits.push_async_callback(part)
+        yield Parts(store, Outside(claude, web, research_settings.arxiv_url))
+
+
+app = wire_worker(
+    Blueprint(
+        app=create_celery_app(redis_settings, celery_settings),
+        settings=celery_settings,
+        pipelines=PIPELINES,
+        open_parts=open_parts,
+    )
+)

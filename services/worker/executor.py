@@ -1,0 +1,234 @@
+"""Executes a run under a lease: from the first step without a checkpoint, step by step."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from random import random
+from typing import Any, TypeVar
+
+from services.core import telemetry
+from services.core.claude.protocol import Claude
+from services.core.errors import LeaseLostError, PenstockError
+from services.core.runs.models import Checkpoint, Failure, Json, Lease, NewEmail
+from services.core.runs.states import FailureReason
+from services.core.runs.store import RunStore
+from services.pipelines.definition import Pipeline, Step, StepContext, Web
+from services.worker.endings import Ending, Failed, Retrying, Spent, Succeeded
+from services.worker.patience import until_store_answers
+from services.worker.retry import GiveUp, RetryPolicy, decide
+from services.worker.step_claude import MeteredClaude, TextStream
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What steps reach of the world."""
+
+    claude: Claude
+    web: Web
+    arxiv_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One try of one step."""
+
+    lease: Lease
+    step: Step
+    attempt: int
+    """Its number; counts tries that ended with a crash or a give-back, too."""
+    claude: MeteredClaude
+    text: TextStream
+
+    @property
+    def failures(self) -> int:
+        """How many tries of the step have failed, if this one does: only these are bounded."""
+        return self.lease.step_attempts.get(self.step.name, 0) + 1
+
+    @property
+    def spent(self) -> Spent:
+        """What its calls to Claude used so far."""
+        return Spent(self.claude.usage, self.claude.cost_usd)
+
+
+class RunExecutor:
+    """Executes runs; holds nothing of any of them."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        outside: Outside,
+        *,
+        pipelines: Mapping[str, Pipeline[Any]],
+        retry_policy: RetryPolicy,
+        step_timeout_s: float,
+    ) -> None:
+        self._store = store
+        self._outside = outside
+        self._pipelines = pipelines
+        self._retry_policy = retry_policy
+        self._step_timeout_s = step_timeout_s
+
+    async def execute(self, lease: Lease) -> Ending:
+        """Execute the steps that have no checkpoint yet.
+
+        Raises:
+            LeaseLostError: Another worker has taken the run, or it was cancelled.
+        """
+        with telemetry.span(
+            "run",
+            traceparent=lease.traceparent,
+            run_id=lease.run_id,
+            pipeline=lease.pipeline,
+            fence=lease.fence,
+        ):
+            ending = await self._run(lease)
+            telemetry.annotate(ending=type(ending).__name__)
+            logger.info("run %s: %s", lease.run_id, type(ending).__name__)
+            return ending
+
+    async def record(self, lease: Lease, ending: Ending) -> None:
+        """Write the ending, as soon as PostgreSQL takes it.
+
+        Raises:
+            LeaseLostError: The fence refuses it.
+        """
+        store = self._store
+        match ending:
+            case Succeeded(output, email):
+                write = partial(store.finish_run, lease, output, email)
+            case Retrying(step, error, delay_s, spent):
+                write = partial(
+                    store.retry_run,
+                    lease,
+                    step=step,
+                    error=error,
+                    delay_s=delay_s,
+                    usage=spent.usage,
+                    cost_usd=spent.cost_usd,
+                )
+            case Failed(failure, spent):
+                write = partial(
+                    store.fail_run, lease, failure, usage=spent.usage, cost_usd=spent.cost_usd
+                )
+        await until_store_answers(write)
+
+    async def _run(self, lease: Lease) -> Ending:
+        pipeline = self._pipelines.get(lease.pipeline)
+        if pipeline is None or set(pipeline.step_names) != set(lease.step_attempts):
+            return _unknown(lease)
+        value = lease.input
+        for step in pipeline.steps:
+            if step.name in lease.checkpoints:
+                value = lease.checkpoints[step.name]
+                continue
+            with telemetry.span(step.name, run_id=lease.run_id, step=step.name):
+                outcome = await self._try_step(lease, step, value)
+            if isinstance(outcome, Retrying | Failed):
+                return outcome
+            value = outcome
+        return await self._finish(lease, pipeline, value)
+
+    async def _finish(self, lease: Lease, pipeline: Pipeline[Any], output: Json) -> Ending:
+        last = self._new_try(lease, pipeline.steps[-1], attempt=1)
+        ending = await self._within_bounds(last, partial(_succeed, pipeline, output))
+        if isinstance(ending, Retrying):
+            # What makes the email is pure: it would fail in the same way for ever.
+            return _fail(last, FailureReason.PERMANENT, ending.error)
+        return ending
+
+    async def _try_step(self, lease: Lease, step: Step, value: Json) -> Json | Retrying | Failed:
+        """Try a step once and record its checkpoint: its output as JSON, or what follows."""
+        store = self._store
+        attempt = await until_store_answers(partial(store.start_step, lease, step.name))
+        current = self._new_try(lease, step, attempt=attempt)
+        output = await self._within_bounds(current, partial(self._call, current, value))
+        spent = current.spent
+        telemetry.annotate(attempt=attempt, cost_usd=spent.cost_usd, **asdict(spent.usage))
+        if isinstance(output, Retrying | Failed):
+            return output
+        await until_store_answers(current.text.flush)
+        checkpoint = Checkpoint(step.name, output, spent.usage, spent.cost_usd)
+        await until_store_answers(partial(store.record_checkpoint, lease, checkpoint))
+        return output
+
+    def _new_try(self, lease: Lease, step: Step, *, attempt: int) -> _Try:
+        text = TextStream(partial(self._store.record_text, lease, step.name))
+        claude = MeteredClaude(self._outside.claude, text, trace_key=str(lease.run_id))
+        return _Try(lease, step, attempt, claude, text)
+
+    async def _call(self, current: _Try, value: Json) -> Json:
+        """Call the step's function; its output as JSON."""
+        step = current.step
+        context = StepContext(
+            run_id=current.lease.run_id,
+            step=step.name,
+            attempt=current.attempt,
+            claude=current.claude,
+            web=self._outside.web,
+            arxiv_url=self._outside.arxiv_url,
+        )
+        output = await step.function(step.input_type.model_validate(value), context)
+        return output.model_dump(mode="json")
+
+    async def _within_bounds(
+        self, current: _Try, call: Callable[[], Awaitable[Result]]
+    ) -> Result | Retrying | Failed:
+        """What the call gives, or what follows from its error or from taking too long."""
+        limit = asyncio.timeout(self._step_timeout_s)
+        try:
+            async with limit:
+                return await call()
+        except LeaseLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 - steps are anyone's code; retry.py decides
+            if limit.expired():
+                seconds = f"The step took longer than {self._step_timeout_s:g} s."
+                return _fail(current, FailureReason.TIMED_OUT, seconds)
+            return self._follow(current, error)
+
+    def _follow(self, current: _Try, error: Exception) -> Retrying | Failed:
+        """What the table says about an error."""
+        decision = decide(error, attempt=current.failures, policy=self._retry_policy, random=random)
+        message = _message_of(error)
+        # A known error says all in its message; of an unknown one the log keeps where it arose.
+        trace = None if isinstance(error, PenstockError) else error
+        logger.warning("step %s failed: %s", current.step.name, message, exc_info=trace)
+        if isinstance(decision, GiveUp):
+            return _fail(current, decision.reason, message)
+        return Retrying(current.step.name, message, decision.delay_s, current.spent)
+
+
+async def _succeed(pipeline: Pipeline[Any], output: Json) -> Succeeded:
+    """The run's output and the email that it stands for."""
+    if pipeline.email_of is None:
+        return Succeeded(output, None)
+    draft = pipeline.email_of(pipeline.output_type.model_validate(output))
+    email = NewEmail(
+        id=draft.id,
+        template_type=draft.template_type,
+        subject=draft.subject,
+        body=draft.body,
+        metadata=draft.metadata,
+    )
+    return Succeeded(output, email)
+
+
+def _unknown(lease: Lease) -> Failed:
+    """What follows where the code has changed since the run was accepted, or is older than it."""
+    message = f"This worker knows no pipeline {lease.pipeline} with the steps of this run."
+    return Failed(Failure(FailureReason.PERMANENT, None, message, attempts=0), Spent())
+
+
+def _fail(current: _Try, reason: FailureReason, message: str) -> Failed:
+    failure = Failure(reason, current.step.name, message, current.attempt)
+    return Failed(failure, current.spent)
+
+
+def _message_of(error: Exception) -> str:
+    """What clients may read of an error: an unknown one can hold anything, so only its kind."""
+    return str(error) if isinstance(error, PenstockError) else f"Unexpected {type(error).__name__}."

@@ -1,0 +1,146 @@
+"""Holds the leases of one process: executes their runs and renews them, until each ends or is lost."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.core.errors import LeaseLostError, StoreUnavailableError
+from services.core.runs.models import Lease
+from services.core.runs.store import RunStore
+from services.worker.executor import RunExecutor
+from services.worker.reporter import RunReport, RunReporter
+
+logger = logging.getLogger(__name__)
+
+BEATS_PER_LEASE = 3
+"""Heartbeats in the time of one lease: two may fail before a run is lost."""
+RETRY_BEAT_S = 1.0
+"""Seconds until the next heartbeat after one that PostgreSQL did not take."""
+RELEASE_TIMEOUT_S = 3.0
+"""Seconds that giving runs back may take; what is left lapses and is found by the sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """How this process is known in the record."""
+
+    process: str
+    """Node name, such as celery@host."""
+    kind: str
+    """worker or worker-isolated."""
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A run that is executed here."""
+
+    lease: Lease
+    report: RunReport
+    is_ending: bool = False
+    """Its ending is being written: a lease that is gone by then is no loss."""
+    is_lost: bool = False
+    """Another worker has it, or it was cancelled: nothing more is written."""
+
+
+class LeaseKeeper:
+    """Executes claimed runs as asyncio tasks and keeps their leases."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        executor: RunExecutor,
+        reporter: RunReporter,
+        *,
+        identity: Identity,
+        lease_ttl_s: float,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._reporter = reporter
+        self._identity = identity
+        self._beat_interval_s = lease_ttl_s / BEATS_PER_LEASE
+        self._held: dict[asyncio.Task[None], _Held] = {}
+
+    def __len__(self) -> int:
+        """How many runs are executed."""
+        return len(self._held)
+
+    def execute(self, lease: Lease, *, on_done: Callable[[], None] = lambda: None) -> None:
+        """Execute a run in a task of its own; `on_done` is called when it is here no more."""
+
+        def forget(task: asyncio.Task[None]) -> None:
+            del self._held[task]
+            if error := task.exception():
+                # A defect of ours: the lease lapses, and the sweep counts a crash.
+                logger.error("run %s is left behind", lease.run_id, exc_info=error)
+            on_done()
+
+        held = _Held(lease, self._reporter.report_start(lease))
+        task = asyncio.create_task(self._execute(held), name=f"run {lease.run_id}")
+        self._held[task] = held
+        task.add_done_callback(forget)
+
+    async def beat_forever(self, on_beat: Callable[[], None] = lambda: None) -> None:
+        """Renew all leases, again and again, each third of their time; call `on_beat` each time."""
+        while True:
+            try:
+                await self.beat()
+                on_beat()
+            except StoreUnavailableError as error:
+                # Nobody can take the runs while PostgreSQL is away. If only we are cut off, the
+                # fence refuses what we write later. So what is paid for is not thrown away.
+                logger.warning("heartbeat failed, %d runs held: %s", len(self), error)
+                await asyncio.sleep(min(RETRY_BEAT_S, self._beat_interval_s))
+            else:
+                await asyncio.sleep(self._beat_interval_s)
+
+    async def beat(self) -> None:
+        """Renew all leases and cut off the runs whose lease is gone.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL does not answer.
+        """
+        snapshot = dict(self._held)
+        await self._store.record_heartbeat(process=self._identity.process, kind=self._identity.kind)
+        if not snapshot:
+            return
+        kept = await self._store.renew_leases([held.lease for held in snapshot.values()])
+        for task, held in snapshot.items():
+            if held.lease.run_id not in kept and not held.is_ending:
+                held.is_lost = True
+                task.cancel()
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait until the runs have ended, for `grace_s` seconds, and give the rest back."""
+        if self._held:
+            await asyncio.wait(self._held, timeout=grace_s)
+        for task, held in self._held.items():
+            if not held.is_ending:
+                task.cancel()
+        if self._held:
+            await asyncio.wait(self._held, timeout=RELEASE_TIMEOUT_S)
+
+    async def _execute(self, held: _Held) -> None:
+        try:
+            ending = await self._executor.execute(held.lease)
+            held.is_ending = True
+            await self._executor.record(held.lease, ending)
+        except LeaseLostError:
+            held.report.interrupt("lease lost or run cancelled")
+        except asyncio.CancelledError:
+            await self._leave(held)
+        else:
+            held.report.end(ending)
+
+    async def _leave(self, held: _Held) -> None:
+        """Give the run back, unless it is no longer ours."""
+        if held.is_lost:
+            logger.info("run %s was cut off: lease lost or run cancelled", held.lease.run_id)
+            held.report.interrupt("lease lost or run cancelled")
+            return
+        held.report.interrupt("given back by a stopping worker")
+        try:
+            await self._store.release_run(held.lease)
+        except (LeaseLostError, StoreUnavailableError) as error:
+            logger.warning("run %s was not given back: %s", held.lease.run_id, error)

@@ -1,0 +1,262 @@
+"""One task of the asyncio pool: Celery's tracer in a greenlet that an asyncio task drives.
+
+The tracer is an ordinary function, so it runs in a greenlet. When the task's body awaits, `wait_for`
+steps the coroutine inside that greenlet and hands only the future it waits on to the loop. So the
+body keeps `self.request` and `current_task` (Celery keys them by greenlet) and shares one contextvars
+context with the tracer (a span opened by a task_prerun receiver is the parent of those in the body).
+"""
+
+import asyncio
+import os
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import CancelledError as AwaitCancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, TypeVar
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import (
+    SoftTimeLimitExceeded,
+    WorkerLostError,
+    WorkerShutdown,
+    WorkerTerminate,
+)
+from celery.utils.log import get_logger
+from celery.worker import state as worker_state
+from greenlet import GreenletExit, getcurrent, greenlet
+
+T = TypeVar("T")
+
+logger = get_logger(__name__)
+
+
+class SoftLimitCancelledError(SoftTimeLimitExceeded, asyncio.CancelledError):
+    """The soft time limit, as a coroutine sees it.
+
+    It is a cancellation too, so that libraries (task groups, connection pools) tidy up behind it.
+    """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What Celery wants done: the traced call, whom to tell, how long it may take."""
+
+    task_id: str
+    call: Callable[[], object]
+    on_accepted: Callable[..., object]
+    on_result: Callable[..., object]
+    on_error: Callable[..., object]
+    on_timeout: Callable[..., object]
+    on_end: Callable[[], object]
+    soft_limit_s: float | None = None
+    time_limit_s: float | None = None
+
+
+class JobGreenlet(greenlet):
+    """The greenlet that a job's tracer runs in."""
+
+    def __init__(self, job: "Job") -> None:
+        super().__init__(job.trace)
+        self.job = job
+        # The asyncio task's own context, not a copy of it: see the module's docstring.
+        self.gr_context = getcurrent().gr_context
+
+
+class Job:
+    """A running task; also the handle by which Celery's request terminates it.
+
+    Everything but `terminate` happens on the loop's thread.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        post: Callable[..., None],
+        cleanup_s: float,
+    ) -> None:
+        """Prepare a job; `run` starts it.
+
+        Args:
+            order: What to do.
+            loop: The pool's loop.
+            post: Hands a call to the thread that owns Celery's bookkeeping.
+            cleanup_s: Seconds that a killed body may spend in its `finally` blocks.
+        """
+        self.order = order
+        self.is_killed = False
+        self._loop = loop
+        self._post = post
+        self._cleanup_s = cleanup_s
+        self._greenlet: JobGreenlet | None = None
+        self._asyncio_task: asyncio.Task[None] | None = None
+        self._has_soft_limit_passed = False
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def terminate(self, _signum: int | None = None) -> None:
+        """Cancel the task without a report; called by Celery's request, which announces it."""
+        with suppress(RuntimeError):  # The loop is closed, and the job with it.
+            self._loop.call_soon_threadsafe(self.kill)
+
+    async def run(self) -> None:
+        """Run the tracer to its end."""
+        self._asyncio_task = asyncio.current_task()
+        self._greenlet = JobGreenlet(self)
+        self._set_timers()
+        try:
+            await self._drive(self._greenlet)
+        finally:
+            self._asyncio_task = None  # else job, task and greenlet wait for the garbage collector
+
+    def kill(self) -> None:
+        """Cancel the body; what it still raises or returns is dropped. A second call changes nothing."""
+        if self.is_killed or (self._greenlet is not None and self._greenlet.dead):
+            return
+        self.is_killed = True
+        if self._asyncio_task is not None:
+            self._asyncio_task.cancel()
+            self._timers.append(self._loop.call_later(self._cleanup_s, self._unwind))
+
+    def trace(self) -> None:
+        """Call Celery's tracer and tell Celery what came of it; the greenlet's function."""
+        self._post(self.order.on_accepted, os.getpid(), monotonic())
+        try:
+            if not self.is_killed:
+                outcome = self.order.call()
+        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to this one task
+            if not self.is_killed:
+                self._report(error)
+        else:
+            if not self.is_killed:
+                self._post(self.order.on_result, outcome)
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            self._post(self.order.on_end)
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Step a coroutine to its end inside this job's greenlet."""
+        if self.is_killed:  # A body that swallowed its cancellation gets no further.
+            coroutine.close()
+            raise asyncio.CancelledError
+        try:
+            result = self._step(coroutine)
+        except BaseException as error:
+            seen = self._as_seen_by_tracer(error)
+            if seen is error:
+                raise
+            raise seen from error
+        if self.is_killed:
+            raise asyncio.CancelledError
+        return result
+
+    def _as_seen_by_tracer(self, error: BaseException) -> BaseException:
+        if self.is_killed:  # A BaseException: the tracer stores nothing and unwinds.
+            return asyncio.CancelledError()
+        if isinstance(error, SoftLimitCancelledError):
+            return SoftTimeLimitExceeded(*error.args)
+        if isinstance(error, asyncio.CancelledError):
+            # Nobody cancelled this task: what it awaited was. As an Exception, that is a failure.
+            return AwaitCancelledError(*error.args)
+        return error
+
+    def _step(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        interruption: BaseException | None = None
+        while True:
+            try:
+                future = coroutine.throw(interruption) if interruption else coroutine.send(None)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            interruption = self._pass_up(future, coroutine)
+
+    def _pass_up(self, future: object, coroutine: Coroutine[Any, Any, T]) -> BaseException | None:
+        """Wait in the loop; the exception to raise in the coroutine, if any."""
+        parent = getcurrent().parent
+        if parent is None:
+            msg = "a job's greenlet always has the loop as its parent"
+            raise RuntimeError(msg)
+        try:
+            parent.switch(future)
+        except GreenletExit:
+            with suppress(RuntimeError):  # "coroutine ignored GeneratorExit": leave it for good.
+                coroutine.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - cancellation too belongs to the coroutine
+            return error
+        return None
+
+    @types.coroutine
+    def _drive(self, tracer: JobGreenlet) -> Generator[object, None, None]:
+        """Let the asyncio task wait for whatever the tracer's body waits for."""
+        future = tracer.switch()
+        while not tracer.dead:
+            try:
+                yield future
+            except BaseException as error:  # noqa: BLE001 - cancellation too belongs to the body
+                future = tracer.throw(self._interruption(error))
+            else:
+                future = tracer.switch()
+
+    def _interruption(self, error: BaseException) -> BaseException:
+        is_soft_limit = self._has_soft_limit_passed and not self.is_killed
+        if not (is_soft_limit and isinstance(error, asyncio.CancelledError)):
+            return error
+        self._has_soft_limit_passed = False
+        if self._asyncio_task is not None:
+            self._asyncio_task.uncancel()
+        return SoftLimitCancelledError(self.order.soft_limit_s)
+
+    def _set_timers(self) -> None:
+        if self.order.soft_limit_s:
+            timer = self._loop.call_later(self.order.soft_limit_s, self._exceed_soft_limit)
+            self._timers.append(timer)
+        if self.order.time_limit_s:
+            timer = self._loop.call_later(self.order.time_limit_s, self._exceed_time_limit)
+            self._timers.append(timer)
+
+    def _exceed_soft_limit(self) -> None:
+        if self._asyncio_task is None or self.is_killed:
+            return
+        self._has_soft_limit_passed = True
+        self._asyncio_task.cancel()
+        self._post(self.order.on_timeout, True, self.order.soft_limit_s)  # noqa: FBT003 - Celery's signature
+
+    def _exceed_time_limit(self) -> None:
+        if not self.is_killed:
+            self._post(self.order.on_timeout, False, self.order.time_limit_s)  # noqa: FBT003 - Celery's signature
+            self.kill()
+
+    def _unwind(self) -> None:
+        """End a killed body that does not end by itself: its coroutine is never stepped again."""
+        if self._greenlet is not None and not self._greenlet.dead:
+            logger.warning("task %s ignored its cancellation and is abandoned", self.order.task_id)
+            self._greenlet.throw(GreenletExit)
+            if self._asyncio_task is not None:
+                self._asyncio_task.cancel()
+
+    def _report(self, error: BaseException) -> None:
+        """Tell Celery of an error that its tracer let pass, as a dying prefork child would."""
+        if isinstance(error, Exception):
+            self._post(self.order.on_error, ExceptionInfo())
+            return
+        lost = WorkerLostError(repr(error)).with_traceback(error.__traceback__)
+        self._post(self.order.on_error, ExceptionInfo((WorkerLostError, lost, lost.__traceback__)))
+        if isinstance(error, WorkerTerminate):
+            self._post(setattr, worker_state, "should_terminate", error.code or 0)
+        elif isinstance(error, WorkerShutdown):
+            self._post(setattr, worker_state, "should_stop", error.code or 0)
+
+
+def current_job() -> Job | None:
+    """The job that this code runs in, if any."""
+    current = getcurrent()
+    return current.job if isinstance(current, JobGreenlet) else None
+
+
+async def as_coroutine(awaitable: Awaitable[T]) -> T:
+    """Any awaitable as a coroutine."""
+    return await awaitable

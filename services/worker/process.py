@@ -1,0 +1,103 @@
+"""What one process of a worker holds: its runtime and, with the asyncio pool, its dispatcher."""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from uuid import UUID
+
+from services.worker.dispatcher import RunDispatcher
+from services.worker.isolated import execute_isolated_run
+from services.worker.leases import Identity
+from services.worker.runtime import Blueprint, Runtime, open_runtime
+
+
+class WorkerProcess:
+    """Made once, before any fork; each process opens a runtime of its own, on its own loop."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._blueprint = blueprint
+        self._identity = Identity("", "worker-isolated")
+        self._opening = asyncio.Lock()
+        self._exits = AsyncExitStack()
+        self._runtime: Runtime | None = None
+        self._dispatcher: RunDispatcher | None = None
+        # Readable once nobody holds the other end: when the worker's parent process stops, or dies.
+        self._stop_fd, self._hold_fd = os.pipe()
+
+    def name(self, node: str) -> None:
+        """Take the worker's node name, such as celery@host."""
+        self._identity = Identity(node, self._identity.kind)
+
+    async def runtime(self) -> Runtime:
+        """The runtime of this process, opened at the first call."""
+        async with self._opening:
+            if self._runtime is None:
+                opening = open_runtime(self._blueprint, identity=self._identity)
+                self._runtime = await self._exits.enter_async_context(opening)
+            return self._runtime
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        await self._exits.aclose()
+
+    # --- the asyncio pool ---------------------------------------------------------------------
+    async def dispatch(self) -> None:
+        """Begin to claim runs, on the pool's loop."""
+        self._identity = Identity(self._identity.process, "worker")
+        runtime = await self.runtime()
+        self._dispatcher = RunDispatcher(
+            runtime.store,
+            runtime.keeper,
+            owner=self._identity.process,
+            slots=self._blueprint.settings.concurrency,
+            poll_interval_s=self._blueprint.settings.rehint_after_s,
+        )
+        self._dispatcher.start()
+
+    def wake(self) -> None:
+        """Take a hint; one that comes before the dispatcher has started tells it nothing new."""
+        if self._dispatcher is not None:
+            self._dispatcher.wake()
+
+    async def drain(self, grace_s: float) -> None:
+        """Claim nothing more, let runs end for `grace_s` seconds, and give the rest back."""
+        if self._dispatcher is not None:
+            await self._dispatcher.drain(grace_s)
+
+    # --- prefork children ---------------------------------------------------------------------
+    def leave_pipe_to_parent(self) -> None:
+        """In a child: close the end of the stop pipe that the parent holds."""
+        os.close(self._hold_fd)
+
+    def stop_children(self) -> None:
+        """In the parent: have children give back the runs that do not end within the grace period."""
+        os.close(self._hold_fd)
+
+    async def execute_isolated(self, run_id: UUID) -> bool:
+        """Execute one suspect run in this process, if it is still due; whether it was."""
+        runtime = await self.runtime()
+        return await execute_isolated_run(
+            runtime, run_id, stop_fd=self._stop_fd, on_beat=self.touch_heartbeat_file
+        )
+
+    # --- liveness -----------------------------------------------------------------------------
+    def confirm_alive(self) -> None:
+        """Take a probe: messages go through, and runs are claimed.
+
+        Raises:
+            RuntimeError: Claiming or heartbeats have ended.
+        """
+        if self._dispatcher is not None:
+            self._dispatcher.check()
+        self.touch_heartbeat_file()
+
+    def touch_heartbeat_file(self) -> None:
+        """Tell liveness.py that this worker is at work."""
+        if self._blueprint.settings.heartbeat_file:
+            Path(self._blueprint.settings.heartbeat_file).touch()
+
+    def forget_heartbeat(self) -> None:
+        """Remove what an earlier worker left in the heartbeat file."""
+        if self._blueprint.settings.heartbeat_file:
+            Path(self._blueprint.settings.heartbeat_file).unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""Claude as one try of a step sees it: usage is counted, text goes to those who watch the run."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from decimal import Decimal
+
+from services.core.claude.protocol import Answer, Claude, ClaudeReply, ClaudeRequest
+from services.core.clock import monotonic_s
+from services.core.errors import ClaudeError, StoreUnavailableError
+from services.core.usage import Usage
+
+TEXT_INTERVAL_S = 0.15
+"""Seconds between two pieces of text in the record: quick enough to read along, far fewer rows."""
+STORE_AWAY_PAUSE_S = 5.0
+"""Seconds without a further try after PostgreSQL did not take a piece: Claude's stream goes on."""
+RecordText = Callable[[str], Awaitable[None]]
+
+
+class TextStream:
+    """Gathers pieces of text and records them in larger ones."""
+
+    def __init__(self, record: RecordText, *, now_s: Callable[[], float] = monotonic_s) -> None:
+        self._record = record
+        self._now_s = now_s
+        self._pieces: list[str] = []
+        self._due_at_s = float("-inf")
+
+    async def add(self, piece: str) -> None:
+        """Take a piece; the first is recorded at once, the others with the next interval."""
+        self._pieces.append(piece)
+        if self._now_s() < self._due_at_s:
+            return
+        try:
+            await self.flush()
+        except StoreUnavailableError:
+            self._due_at_s = self._now_s() + STORE_AWAY_PAUSE_S
+
+    async def flush(self) -> None:
+        """Record what was gathered; kept for the next time if PostgreSQL is away."""
+        if not self._pieces:
+            return
+        count, text = len(self._pieces), "".join(self._pieces)
+        await self._record(text)
+        del self._pieces[:count]
+        self._due_at_s = self._now_s() + TEXT_INTERVAL_S
+
+
+class MeteredClaude:
+    """Claude for one try of one step; sums what its calls used."""
+
+    def __init__(self, claude: Claude, text: TextStream, *, trace_key: str) -> None:
+        self._claude = claude
+        self._trace_key = trace_key
+        self._text = text
+        self.usage = Usage()
+        self.cost_usd = Decimal(0)
+
+    async def ask(self, request: ClaudeRequest, answer_type: type[Answer]) -> ClaudeReply[Answer]:
+        """Ask once; answers and errors are those of Claude.ask. A failed call can have cost as well."""
+        keyed = replace(request, trace_key=request.trace_key or self._trace_key)
+        try:
+            reply = await self._claude.ask(keyed, answer_type, on_text=self._text.add)
+        except ClaudeError as error:
+            self._count(error.usage or Usage(), error.cost_usd or Decimal(0))
+            raise
+        self._count(reply.usage, reply.cost_usd)
+        return reply
+
+    def _count(self, usage: Usage, cost_usd: Decimal) -> None:
+        self.usage += usage
+        self.cost_usd += cost_usd

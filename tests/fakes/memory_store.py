@@ -1,0 +1,178 @@
+
+"""RunStore without PostgreSQL, for unit tests: one dict of runs, the same promises to a worker."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+from services.core.errors import LeaseLostError, StoreUnavailableError
+from services.core.runs.models import Checkpoint, DueHint, Failure, Json, Lease, NewEmail
+from services.core.runs.states import RunState
+from services.core.usage import Usage
+
+
+@dataclass
+class MemoryRun:
+    """One run, as the fake keeps it."""
+
+    lease: Lease
+    state: RunState = RunState.QUEUED
+    priority: int = 0
+    due_in_s: float = 0
+    """Seconds until it is due; what retry_run was given."""
+    output: Json | None = None
+    email: NewEmail | None = None
+    failure: Failure | None = None
+    texts: list[str] = field(default_factory=list)
+    releases: int = 0
+    tries: Counter[str] = field(default_factory=Counter)
+    errors: list[str] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: Decimal = Decimal(0)
+    is_isolated: bool = False
+
+
+class MemoryRunStore:
+    """The worker's half of RunStore."""
+
+    def __init__(self) -> None:
+        self.runs: dict[UUID, MemoryRun] = {}
+        self.heartbeats: list[tuple[str, str]] = []
+        self.claims: list[int] = []
+        """The limit of each claim."""
+        self.is_away = False
+
+    # --- what tests do ------------------------------------------------------------------------
+    def add_run(
+        self,
+        pipeline: str = "tiny",
+        input: Json | None = None,  # noqa: A002 - the record's word
+        **changes: Any,
+    ) -> MemoryRun:
+        """A queued run."""
+        lease = Lease(
+            run_id=uuid4(),
+            fence=0,
+            pipeline=pipeline,
+            input=input if input is not None else {"text": "a"},
+            checkpoints={},
+            step_attempts={"ask": 0, "sign": 0},
+            traceparent=None,
+            created_at=datetime(2026, 11, 1, tzinfo=UTC),
+        )
+        run = MemoryRun(lease, **changes)
+        self.runs[lease.run_id] = run
+        return run
+
+    def steal(self, run: MemoryRun) -> None:
+        """Let another worker take a running run."""
+        run.lease = replace(run.lease, fence=run.lease.fence + 1)
+
+    def states(self) -> list[RunState]:
+        """The states of all runs, in the order in which they were added."""
+        return [run.state for run in self.runs.values()]
+
+    # --- RunStore -----------------------------------------------------------------------------
+    async def claim_due_runs(self, *, owner: str, limit: int) -> list[Lease]:
+        self._check()
+        self.claims.append(limit)
+        due = [
+            r
+            for r in self.runs.values()
+            if r.state is RunState.QUEUED and r.due_in_s <= 0 and not r.is_isolated
+        ]
+        return [self._claim(run) for run in due[:limit]]
+
+    async def claim_isolated_run(self, run_id: UUID, *, owner: str) -> Lease | None:
+        self._check()
+        run = self.runs[run_id]
+        is_due = run.state is RunState.QUEUED and run.is_isolated
+        return self._claim(run) if is_due else None
+
+    async def renew_leases(self, leases: Sequence[Lease]) -> set[UUID]:
+        self._check()
+        return {lease.run_id for lease in leases if self._is_held(lease)}
+
+    async def start_step(self, lease: Lease, step: str) -> int:
+        run = self._held(lease)
+        run.tries[step] += 1
+        return run.tries[step]
+
+    async def record_text(self, lease: Lease, step: str, text: str) -> None:
+        self._held(lease).texts.append(text)
+
+    async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
+        run = self._held(lease)
+        run.lease.checkpoints[checkpoint.step] = checkpoint.output
+        run.usage += checkpoint.usage
+        run.cost_usd += checkpoint.cost_usd
+
+    async def finish_run(self, lease: Lease, output: Json, email: NewEmail | None = None) -> None:
+        run = self._held(lease)
+        run.state, run.output, run.email = RunState.SUCCEEDED, output, email
+
+    async def retry_run(
+        self,
+        lease: Lease,
+        *,
+        step: str,
+        error: str,
+        delay_s: float,
+        usage: Usage,
+        cost_usd: Decimal,
+    ) -> None:
+        run = self._held(lease)
+        run.state, run.due_in_s = RunState.QUEUED, delay_s
+        run.lease.step_attempts[step] += 1
+        run.errors.append(error)
+        run.usage += usage
+        run.cost_usd += cost_usd
+
+    async def release_run(self, lease: Lease) -> None:
+        run = self._held(lease)
+        run.state = RunState.QUEUED
+        run.releases += 1
+
+    async def fail_run(
+        self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
+    ) -> None:
+        run = self._held(lease)
+        run.state, run.failure = RunState.FAILED, failure
+        run.usage += usage
+        run.cost_usd += cost_usd
+
+    async def requeue_lapsed_runs(self, *, limit: int = 500) -> int:
+        self._check()
+        return 0
+
+    async def take_due_hints(self, *, limit: int = 500) -> list[DueHint]:
+        self._check()
+        due = [run for run in self.runs.values() if run.state is RunState.QUEUED]
+        return [DueHint(run.lease.run_id, run.is_isolated) for run in due[:limit]]
+
+    async def record_heartbeat(self, *, process: str, kind: str) -> None:
+        self._check()
+        self.heartbeats.append((process, kind))
+
+    def _claim(self, run: MemoryRun) -> Lease:
+        run.state = RunState.RUNNING
+        run.lease = replace(run.lease, fence=run.lease.fence + 1)
+        return run.lease
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise StoreUnavailableError
+
+    def _is_held(self, lease: Lease) -> bool:
+        run = self.runs[lease.run_id]
+        return run.state is RunState.RUNNING and run.lease.fence == lease.fence
+
+    def _held(self, lease: Lease) -> MemoryRun:
+        self._check()
+        if not self._is_held(lease):
+            raise LeaseLostError
+        return self.runs[lease.run_id]

@@ -1,0 +1,267 @@
+"""An in-memory RunStore for tests of its readers; no leases, no transactions."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from services.core.clock import utc_now
+from services.core.errors import (
+    IdempotencyConflictError,
+    QueueFullError,
+    RunNotCancellableError,
+    RunNotFoundError,
+    StoreUnavailableError,
+)
+from services.core.runs.models import (
+    ApiKey,
+    DueHint,
+    Email,
+    Event,
+    Heartbeat,
+    NewRun,
+    Page,
+    Run,
+    RunTotals,
+    StepRecord,
+)
+from services.core.runs.states import FINAL_STATES, EventType, RunState, StepState
+from services.core.usage import Usage
+
+NO_COST = Decimal(0)
+
+
+class InMemoryRunStore:
+    """Keeps runs, events, emails and keys in dictionaries; `is_away` makes every call fail."""
+
+    def __init__(self, *, max_queued_runs: int = 1000) -> None:
+        self.runs: dict[UUID, Run] = {}
+        self.events: dict[UUID, list[Event]] = defaultdict(list)
+        self.emails: dict[UUID, Email] = {}
+        self.keys: dict[str, ApiKey] = {}
+        self.heartbeats: list[Heartbeat] = []
+        self.due_hints: list[DueHint] = []
+        self.accepted: list[NewRun] = []
+        self.statements: list[str] = []
+        self.is_away = False
+        self._max_queued_runs = max_queued_runs
+        self._requests: dict[tuple[UUID, str], tuple[bytes | None, UUID]] = {}
+
+    # --- what tests do to it ------------------------------------------------------------------
+    def append_event(
+        self, run_id: UUID, kind: EventType = EventType.CLAUDE_DELTA, **data: Any
+    ) -> Event:
+        """Let something happen to a run; a final event also ends it."""
+        event = Event(run_id, len(self.events[run_id]) + 1, kind, data, utc_now())
+        self.events[run_id].append(event)
+        state = kind.value.removeprefix("run.")
+        if state in FINAL_STATES:
+            self.runs[run_id] = replace(
+                self.runs[run_id], state=RunState(state), finished_at=event.at, next_at=None
+            )
+        return event
+
+    def add_email(self, run_id: UUID, **metadata: Any) -> Email:
+        """Let a run leave an email."""
+        email = Email(uuid7(), run_id, "general", "Hello", "Dear Elena, …", metadata, utc_now())
+        self.emails[email.id] = email
+        return email
+
+    # --- accept -------------------------------------------------------------------------------
+    async def accept_run(self, new: NewRun) -> tuple[Run, bool]:
+        """As RunStore."""
+        self._note("accept_run")
+        if new.idempotency_key:
+            known = self._requests.get((new.key_id, new.idempotency_key))
+            if known and known[0] != new.request_hash:
+                raise IdempotencyConflictError
+            if known:
+                return self.runs[known[1]], False
+        if len(self.runs) >= self._max_queued_runs:
+            raise QueueFullError(retry_after_s=7)
+        run = _queued(new)
+        self.runs[run.id] = run
+        self.accepted.append(new)
+        self.append_event(run.id, EventType.RUN_QUEUED)
+        if new.idempotency_key:
+            self._requests[new.key_id, new.idempotency_key] = (new.request_hash, run.id)
+        return run, True
+
+    # --- sweep --------------------------------------------------------------------------------
+    async def requeue_lapsed_runs(self, *, limit: int = 500) -> int:
+        """As RunStore; nothing lapses here."""
+        self._note("requeue_lapsed_runs")
+        return 0
+
+    async def take_due_hints(self, *, limit: int = 500) -> list[DueHint]:
+        """As RunStore."""
+        self._note("take_due_hints")
+        hints, self.due_hints = self.due_hints, []
+        return hints
+
+    # --- clients ------------------------------------------------------------------------------
+    async def cancel_run(self, key_id: UUID, run_id: UUID) -> Run:
+        """As RunStore."""
+        run = await self.get_run(key_id, run_id)
+        if run.state in FINAL_STATES:
+            raise RunNotCancellableError
+        self.append_event(run_id, EventType.RUN_CANCELLED)
+        return self.runs[run_id]
+
+    async def get_run(self, key_id: UUID, run_id: UUID) -> Run:
+        """As RunStore."""
+        self._note("get_run")
+        run = self.runs.get(run_id)
+        if run is None or run.key_id != key_id:
+            raise RunNotFoundError
+        return run
+
+    async def list_runs(
+        self,
+        key_id: UUID,
+        *,
+        state: RunState | None = None,
+        pipeline: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Run]:
+        """As RunStore."""
+        self._note("list_runs")
+        wanted = {"key_id": key_id, "state": state, "pipeline": pipeline}
+        return _page(self.runs, wanted, cursor, limit)
+
+    async def list_events(self, after: Mapping[UUID, int], *, limit: int = 1000) -> list[Event]:
+        """As RunStore."""
+        self._note("list_events")
+        found = [
+            event for run_id, seq in after.items() for event in self.events.get(run_id, [])[seq:]
+        ]
+        return sorted(found, key=lambda event: (event.run_id, event.seq))[:limit]
+
+    async def get_email(self, key_id: UUID, email_id: UUID) -> Email:
+        """As RunStore."""
+        self._note("get_email")
+        email = self.emails.get(email_id)
+        if email is None or self.runs[email.run_id].key_id != key_id:
+            raise RunNotFoundError
+        return email
+
+    async def list_emails(
+        self,
+        key_id: UUID,
+        *,
+        template_type: str | None = None,
+        run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Email]:
+        """As RunStore."""
+        self._note("list_emails")
+        mine = {
+            id_: email
+            for id_, email in self.emails.items()
+            if self.runs[email.run_id].key_id == key_id
+            and (metadata or {}).items() <= email.metadata.items()
+        }
+        wanted = {"template_type": template_type, "run_id": run_id}
+        return _page(mine, wanted, cursor, limit)
+
+    # --- keys, health -------------------------------------------------------------------------
+    async def find_key(self, prefix: str) -> ApiKey | None:
+        """As RunStore."""
+        self._note("find_key")
+        return self.keys.get(prefix)
+
+    async def add_key(self, *, name: str, prefix: str, key_hash: bytes) -> ApiKey:
+        """As RunStore."""
+        self._note("add_key")
+        return self.keys.setdefault(
+            prefix, ApiKey(uuid7(), prefix, name, key_hash, is_revoked=False)
+        )
+
+    async def revoke_key(self, prefix: str) -> bool:
+        """As RunStore."""
+        self._note("revoke_key")
+        key = self.keys.get(prefix)
+        if key is None or key.is_revoked:
+            return False
+        self.keys[prefix] = replace(key, is_revoked=True)
+        return True
+
+    async def ping(self) -> float:
+        """As RunStore."""
+        self._note("ping")
+        return 0.001
+
+    async def list_heartbeats(self) -> list[Heartbeat]:
+        """As RunStore."""
+        self._note("list_heartbeats")
+        return self.heartbeats
+
+    async def get_totals(self) -> RunTotals:
+        """As RunStore."""
+        self._note("get_totals")
+        by_state: dict[RunState, int] = defaultdict(int)
+        for run in self.runs.values():
+            by_state[run.state] += 1
+        return RunTotals(
+            runs_by_state=by_state,
+            failures_by_reason={},
+            queue_depth=by_state[RunState.QUEUED],
+            oldest_queued_age_s=1.5 if by_state[RunState.QUEUED] else None,
+            steps=(),
+            usage=Usage(),
+            cost_usd=NO_COST,
+        )
+
+    def _note(self, statement: str) -> None:
+        self.statements.append(statement)
+        if self.is_away:
+            raise StoreUnavailableError
+
+
+def _queued(new: NewRun) -> Run:
+    now = utc_now()
+    return Run(
+        id=uuid7(),
+        key_id=new.key_id,
+        pipeline=new.pipeline,
+        state=RunState.QUEUED,
+        input=new.input,
+        output=None,
+        failure=None,
+        metadata=new.metadata,
+        priority=new.priority,
+        steps=tuple(_pending(name) for name in new.step_names),
+        usage=Usage(),
+        cost_usd=NO_COST,
+        budget_usd=new.budget_usd,
+        attempts=0,
+        crashes=0,
+        created_at=now,
+        started_at=None,
+        finished_at=None,
+        next_at=now + timedelta(0),
+        trace_id=new.traceparent.split("-")[1] if new.traceparent else None,
+    )
+
+
+def _pending(name: str) -> StepRecord:
+    return StepRecord(name, StepState.PENDING, 0, None, None, Usage(), NO_COST, None, None)
+
+
+def _page(items: Mapping[UUID, Any], wanted: dict[str, Any], cursor: str | None, limit: int) -> Any:
+    start = int(cursor or 0)
+    found = [
+        item
+        for item in reversed(items.values())
+        if all(value is None or getattr(item, name) == value for name, value in wanted.items())
+    ]
+    end = start + limit
+    return Page(tuple(found[start:end]), str(end) if end < len(found) else None)

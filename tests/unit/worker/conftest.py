@@ -1,0 +1,62 @@
+"""A worker's parts on fakes."""
+
+from collections.abc import Callable
+
+import pytest
+
+from services.worker.executor import Outside, RunExecutor
+from services.worker.leases import Identity, LeaseKeeper
+from services.worker.retry import RetryPolicy
+from tests.fakes.memory_store import MemoryRunStore
+from tests.fakes.quiet_reporter import QuietReporter
+from tests.fakes.tiny_pipeline import ScriptedClaude, tiny_pipeline
+
+MakeExecutor = Callable[..., RunExecutor]
+
+
+@pytest.fixture
+def store() -> MemoryRunStore:
+    """An empty record."""
+    return MemoryRunStore()
+
+
+@pytest.fixture
+def claude() -> ScriptedClaude:
+    """A Claude that answers."""
+    return ScriptedClaude()
+
+
+@pytest.fixture
+def reporter() -> QuietReporter:
+    """What Flower is told."""
+    return QuietReporter()
+
+
+@pytest.fixture
+def make_executor(store: MemoryRunStore, claude: ScriptedClaude) -> MakeExecutor:
+    """Make an executor of the tiny pipeline."""
+
+    def make(pipeline=None, *, max_attempts: int = 3, step_timeout_s: float = 5) -> RunExecutor:
+        return RunExecutor(
+            store,
+            Outside(claude=claude, web=None, arxiv_url=""),
+            pipelines={"tiny": pipeline or tiny_pipeline()},
+            retry_policy=RetryPolicy(max_attempts, backoff_s=2, backoff_max_s=60),
+            step_timeout_s=step_timeout_s,
+        )
+
+    return make
+
+
+@pytest.fixture
+def keeper(
+    store: MemoryRunStore, make_executor: MakeExecutor, reporter: QuietReporter
+) -> LeaseKeeper:
+    """Executes runs of the tiny pipeline; beats every 10 ms."""
+    return LeaseKeeper(
+        store,
+        make_executor(),
+        reporter,
+        identity=Identity("worker@test", "worker"),
+        lease_ttl_s=0.03,
+    )

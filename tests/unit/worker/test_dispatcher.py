@@ -1,0 +1,173 @@
+"""Claiming as much as there are slots for, whenever there is work."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from services.core.runs.states import RunState
+from services.worker.dispatcher import RunDispatcher
+from services.worker.leases import LeaseKeeper
+from tests.fakes.memory_store import MemoryRunStore
+from tests.fakes.tiny_pipeline import ScriptedClaude
+from tests.fakes.waiting import until
+
+MakeDispatcher = Callable[..., RunDispatcher]
+
+
+@pytest.fixture
+async def make_dispatcher(
+    store: MemoryRunStore, keeper: LeaseKeeper
+) -> AsyncIterator[MakeDispatcher]:
+    """Make and start a dispatcher; drained at the end."""
+    made = []
+
+    def make(*, slots: int = 10, poll_interval_s: float = 60) -> RunDispatcher:
+        dispatcher = RunDispatcher(
+            store, keeper, owner="me", slots=slots, poll_interval_s=poll_interval_s
+        )
+        dispatcher.start()
+        made.append(dispatcher)
+        return dispatcher
+
+    yield make
+    for dispatcher in made:
+        await dispatcher.drain(0)
+
+
+async def test_one_hint_claims_all_there_is_room_for(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher
+) -> None:
+    """A burst costs one message: the worker takes every due run in one statement."""
+    dispatcher = make_dispatcher(slots=10)
+    await until(lambda: store.claims == [10])
+    for _ in range(7):
+        store.add_run()
+
+    dispatcher.wake()
+    await until(lambda: store.states() == [RunState.SUCCEEDED] * 7)
+
+    assert [10, 10] == store.claims
+
+
+async def test_a_backlog_is_worked_off_without_further_hints(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher
+) -> None:
+    """As long as there was more than room for, each free slot claims again."""
+    for _ in range(50):
+        store.add_run()
+
+    make_dispatcher(slots=4)
+    await until(lambda: store.states() == [RunState.SUCCEEDED] * 50)
+
+    assert max(store.claims) <= 4
+
+
+async def test_never_more_runs_than_slots(
+    store: MemoryRunStore,
+    make_dispatcher: MakeDispatcher,
+    keeper: LeaseKeeper,
+    claude: ScriptedClaude,
+) -> None:
+    """What exceeds the slots stays in the record, for other workers."""
+    claude.before_answer = asyncio.Event().wait
+    for _ in range(5):
+        store.add_run()
+
+    dispatcher = make_dispatcher(slots=3)
+    for _ in range(20):
+        dispatcher.wake()
+        await asyncio.sleep(0.005)
+
+    assert 3 == len(keeper)
+    assert 2 == store.states().count(RunState.QUEUED)
+
+
+async def test_without_hints_it_looks_by_itself(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher
+) -> None:
+    """While Redis is away runs go on, only later."""
+    make_dispatcher(poll_interval_s=0.02)
+    await until(lambda: len(store.claims) == 1)
+
+    store.add_run()
+
+    await until(lambda: store.states() == [RunState.SUCCEEDED])
+
+
+async def test_it_goes_on_after_an_outage_of_the_record(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL away: it waits and tries again, without a hint and without a restart."""
+    monkeypatch.setattr("services.worker.dispatcher.LONGEST_PAUSE_S", 0.02)
+    store.is_away = True
+    dispatcher = make_dispatcher()
+    store.add_run()
+    await asyncio.sleep(0.05)
+
+    dispatcher.check()
+    store.is_away = False
+
+    await until(lambda: store.states() == [RunState.SUCCEEDED])
+
+
+async def test_draining_claims_nothing_more(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher, claude: ScriptedClaude
+) -> None:
+    """From the signal on new work is left to others; what runs is finished or given back."""
+    claude.before_answer = asyncio.Event().wait
+    running = store.add_run()
+    dispatcher = make_dispatcher()
+    await until(lambda: len(claude.asked) == 1)
+
+    draining = asyncio.create_task(dispatcher.drain(0.05))
+    await asyncio.sleep(0.01)
+    late = store.add_run()
+    dispatcher.wake()
+    await draining
+
+    assert (RunState.QUEUED, 1) == (running.state, running.releases)
+    assert (RunState.QUEUED, 0) == (late.state, late.lease.fence)
+
+
+async def test_a_claim_under_way_is_not_orphaned_by_draining(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs whose claim commits while the worker stops are given back, not left to lapse."""
+    run = store.add_run()
+    claim, may_answer = store.claim_due_runs, asyncio.Event()
+
+    async def slow_claim(*, owner: str, limit: int):
+        leases = await claim(owner=owner, limit=limit)
+        await may_answer.wait()
+        return leases
+
+    monkeypatch.setattr(store, "claim_due_runs", slow_claim)
+    dispatcher = make_dispatcher()
+    await until(lambda: run.state is RunState.RUNNING)
+
+    draining = asyncio.create_task(dispatcher.drain(1))
+    await asyncio.sleep(0.01)
+    may_answer.set()
+    await draining
+
+    assert RunState.RUNNING is not run.state
+
+
+async def test_a_dead_dispatcher_is_told_apart_from_an_idle_one(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Liveness fails when claiming has ended by a defect, though messages still go through."""
+    dispatcher = make_dispatcher()
+    await until(lambda: len(store.claims) == 1)
+    dispatcher.check()
+
+    async def broken_claim(**_: object):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(store, "claim_due_runs", broken_claim)
+    dispatcher.wake()
+    await asyncio.sleep(0.02)
+
+    with pytest.raises(RuntimeError, match="claims have ended"):
+        dispatcher.check()

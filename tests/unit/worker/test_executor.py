@@ -1,0 +1,325 @@
+"""A run from its lease to its ending."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from services.core.errors import (
+    ClaudeRateLimitedError,
+    LeaseLostError,
+    StepInputError,
+    StoreUnavailableError,
+)
+from services.core.runs.models import Failure, Lease
+from services.core.runs.states import FailureReason, RunState
+from services.core.usage import Usage
+from services.pipelines.definition import Step, StepContext
+from services.worker.endings import Ending, Failed, Retrying, Succeeded
+from services.worker.executor import RunExecutor
+from tests.fakes.memory_store import MemoryRunStore
+from tests.fakes.tiny_pipeline import EMAIL_ID, ScriptedClaude, Text, sign, tiny_pipeline
+from tests.unit.worker.conftest import MakeExecutor
+
+ONE_CALL = Usage(input_tokens=10, output_tokens=5)
+
+
+async def _claim(store: MemoryRunStore) -> Lease:
+    (lease,) = await store.claim_due_runs(owner="me", limit=1)
+    return lease
+
+
+async def _execute(executor: RunExecutor, store: MemoryRunStore) -> Ending:
+    """Claim, execute and record."""
+    lease = await _claim(store)
+    ending = await executor.execute(lease)
+    await executor.record(lease, ending)
+    return ending
+
+
+def _failing(error: Exception) -> Step:
+    async def ask(given: Text, context: StepContext) -> Text:
+        raise error
+
+    return Step(ask)
+
+
+async def test_a_run_goes_through_its_steps_to_its_end(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """Each step is checkpointed with what it cost; the output and its email are kept at the end."""
+    run = store.add_run()
+
+    ending = await _execute(make_executor(), store)
+
+    assert isinstance(ending, Succeeded)
+    assert run.state is RunState.SUCCEEDED
+    assert {"text": "Dear Ada, signed in try 1"} == run.output
+    assert {"ask": {"text": "Dear Ada"}, "sign": run.output} == run.lease.checkpoints
+    assert (ONE_CALL, Decimal("0.01")) == (run.usage, run.cost_usd)
+    assert run.email is not None
+    assert (EMAIL_ID, "Dear Ada, signed in try 1") == (run.email.id, run.email.body)
+
+
+async def test_claudes_text_is_recorded_before_the_checkpoint(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """Whoever watches has read the whole answer when the step is done."""
+    run = store.add_run()
+
+    await _execute(make_executor(), store)
+
+    assert "Dear Ada" == "".join(run.texts)
+
+
+async def test_a_finished_step_never_runs_again(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """A run goes on after its last checkpoint: what Claude answered is not asked again."""
+    run = store.add_run()
+    run.lease.checkpoints["ask"] = {"text": "Kept"}
+
+    await _execute(make_executor(), store)
+
+    assert [] == claude.asked
+    assert {"sign": 1} == run.tries
+    assert {"text": "Kept, signed in try 1"} == run.output
+
+
+async def test_a_run_whose_steps_are_all_done_only_has_to_end(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """A worker that died between the last checkpoint and the end leaves no step to repeat."""
+    run = store.add_run()
+    run.lease.checkpoints.update({"ask": {"text": "a"}, "sign": {"text": "b"}})
+
+    await _execute(make_executor(), store)
+
+    assert {} == run.tries
+    assert ({"text": "b"}, RunState.SUCCEEDED) == (run.output, run.state)
+
+
+async def test_an_error_of_the_moment_requeues_the_run(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """Waiting is a time in the record; the next try knows its number."""
+    run = store.add_run()
+    claude.errors = [ClaudeRateLimitedError(retry_after_s=9)]
+
+    first = await _execute(make_executor(), store)
+    delay_s, run.due_in_s = run.due_in_s, 0
+    await _execute(make_executor(), store)
+
+    assert isinstance(first, Retrying)
+    assert 9 <= delay_s <= 11
+    assert ["Claude's rate limit was reached."] == run.errors
+    assert {"ask": 2, "sign": 1} == run.tries
+    assert run.state is RunState.SUCCEEDED
+
+
+async def test_the_last_try_fails_the_run(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """After max_attempts the run is a dead letter that says how often it was tried."""
+    run = store.add_run()
+    run.lease.step_attempts["ask"] = run.tries["ask"] = 2
+    claude.errors = [ClaudeRateLimitedError()]
+
+    await _execute(make_executor(max_attempts=3), store)
+
+    message = "Claude's rate limit was reached."
+    expected = Failure(FailureReason.RETRIES_EXHAUSTED, "ask", message, attempts=3)
+    assert expected == run.failure
+
+
+async def test_only_failed_tries_count_towards_the_last(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """Deployments and crashes that interrupted a step do not use up its tries."""
+    run = store.add_run()
+    run.tries["ask"] = 7
+    claude.errors = [ClaudeRateLimitedError()]
+
+    await _execute(make_executor(max_attempts=2), store)
+
+    assert RunState.QUEUED is run.state
+
+
+async def test_a_permanent_error_fails_the_run_at_once(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """Nothing is tried that cannot help."""
+    run = store.add_run()
+    pipeline = tiny_pipeline(steps=(_failing(StepInputError("no such page")), Step(sign)))
+
+    await _execute(make_executor(pipeline), store)
+
+    expected = Failure(FailureReason.PERMANENT, "ask", "no such page", attempts=1)
+    assert expected == run.failure
+
+
+async def test_an_unknown_error_shows_only_its_kind(
+    store: MemoryRunStore, make_executor: MakeExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its text could hold anything, so clients do not see it; the log says where it arose."""
+    run = store.add_run()
+    pipeline = tiny_pipeline(steps=(_failing(KeyError("secret")), Step(sign)))
+
+    await _execute(make_executor(pipeline), store)
+
+    assert ["Unexpected KeyError."] == run.errors
+    assert "test_executor.py" in caplog.text
+
+
+async def test_input_that_does_not_fit_fails_the_run(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """An input or checkpoint of an older version of the pipeline is no reason to try for ever."""
+    run = store.add_run(input={"words": 1})
+
+    await _execute(make_executor(), store)
+
+    assert run.failure is not None
+    assert FailureReason.PERMANENT is run.failure.reason
+
+
+@pytest.mark.parametrize("steps", [{}, {"ask": 0}, {"ask": 0, "sign": 0, "send": 0}])
+async def test_a_run_of_other_steps_fails(
+    store: MemoryRunStore, make_executor: MakeExecutor, steps: dict[str, int]
+) -> None:
+    """A deployment changed the pipeline: the run says so instead of crashing or skipping a step."""
+    run = store.add_run()
+    run.lease.step_attempts.clear()
+    run.lease.step_attempts.update(steps)
+
+    await _execute(make_executor(), store)
+
+    assert run.failure is not None
+    assert (FailureReason.PERMANENT, None) == (run.failure.reason, run.failure.step)
+
+
+async def test_an_unknown_pipeline_fails_the_run(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """It says so, and can be replayed when a worker knows the pipeline."""
+    run = store.add_run("gone")
+
+    await _execute(make_executor(), store)
+
+    message = "This worker knows no pipeline gone with the steps of this run."
+    expected = Failure(FailureReason.PERMANENT, None, message, 0)
+    assert expected == run.failure
+
+
+async def test_a_step_that_takes_too_long_times_out(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """The call is cut off, and the run fails with reason timed_out."""
+    run = store.add_run()
+    claude.before_answer = asyncio.Event().wait
+
+    ending = await _execute(make_executor(step_timeout_s=0.05), store)
+
+    assert isinstance(ending, Failed)
+    assert run.failure is not None
+    assert (FailureReason.TIMED_OUT, "ask", 1) == (
+        run.failure.reason,
+        run.failure.step,
+        run.failure.attempts,
+    )
+
+
+async def test_a_steps_own_timeout_is_an_error_of_the_moment(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """Only our limit means timed_out; a TimeoutError from inside the step is tried again."""
+    store.add_run()
+    pipeline = tiny_pipeline(steps=(_failing(TimeoutError()), Step(sign)))
+
+    ending = await _execute(make_executor(pipeline), store)
+
+    assert isinstance(ending, Retrying)
+
+
+async def test_a_lost_lease_stops_the_run_without_a_trace(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """Whoever took the run writes; the zombie's answer and its error are dropped."""
+    run = store.add_run()
+    executor = make_executor()
+    lease = await _claim(store)
+
+    async def lose() -> None:
+        store.steal(run)
+
+    claude.before_answer = lose
+    with pytest.raises(LeaseLostError):
+        await executor.execute(lease)
+
+    assert {} == run.lease.checkpoints
+    assert RunState.RUNNING is run.state
+
+
+async def test_an_answer_waits_for_the_record_to_come_back(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """An outage of PostgreSQL costs time; what was paid for is not asked again."""
+    run = store.add_run()
+
+    async def lose_postgres() -> None:
+        store.is_away = True
+        asyncio.get_running_loop().call_later(0.5, lambda: setattr(store, "is_away", False))
+
+    claude.before_answer = lose_postgres
+    await _execute(make_executor(), store)
+
+    assert RunState.SUCCEEDED is run.state
+    assert 1 == len(claude.asked)
+
+
+async def test_a_cancelled_execution_leaves_at_once(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """Cancellation reaches the call to Claude; no retry table stands in its way."""
+    store.add_run()
+    claude.before_answer = asyncio.Event().wait
+    task = asyncio.create_task(make_executor().execute(await _claim(store)))
+    await asyncio.sleep(0.02)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_failing_email_is_the_pipelines_failure(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """A defect in what follows the last step ends in the record too, not in a dead worker."""
+    run = store.add_run()
+    pipeline = tiny_pipeline()
+    object.__setattr__(pipeline, "email_of", lambda _: 1 / 0)
+    await _execute(make_executor(pipeline), store)
+
+    expected = Failure(FailureReason.PERMANENT, "sign", "Unexpected ZeroDivisionError.", 1)
+    assert expected == run.failure
+
+
+async def test_recording_an_ending_waits_for_the_record(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """The ending is written once PostgreSQL answers."""
+    run = store.add_run()
+    executor = make_executor()
+    lease = await _claim(store)
+    ending = await executor.execute(lease)
+    store.is_away = True
+
+    with pytest.raises(StoreUnavailableError):
+        await store.renew_leases([lease])
+    recording = asyncio.create_task(executor.record(lease, ending))
+    await asyncio.sleep(0.05)
+    store.is_away = False
+    await recording
+
+    assert RunState.SUCCEEDED is run.state
