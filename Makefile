@@ -63,3 +63,41 @@ secrets: ## Write .env with generated secrets if there is none, and the secret f
 .PHONY: key
 key: secrets ## Print the API key
 	@$(HOST) key
+
+.PHONY: env-example
+env-example: $(INSTALLED) ## Write .env.example from the settings' docstrings
+	@$(BIN)/python -m config >.env.example
+
+# --- checks -------------------------------------------------------------------------------------
+
+.PHONY: test
+test: check ## Run everything: check, unit, integration, and end to end on each kind of stack
+	@$(MAKE) test-unit test-integration $(if $(filter compose,$(MODE)),test-e2e-compose) test-e2e-local
+
+.PHONY: test-unit
+test-unit: $(INSTALLED)
+	$(BIN)/pytest --numprocesses 2 tests/unit tests/architecture
+
+.PHONY: test-integration
+test-integration: $(INSTALLED)
+	$(BIN)/pytest tests/integration
+
+.PHONY: test-e2e-compose
+test-e2e-compose: $(INSTALLED)
+	@$(LOCAL) trial --mode compose $(BIN)/pytest tests/e2e
+
+.PHONY: test-e2e-local
+test-e2e-local: $(INSTALLED)
+	@$(LOCAL) trial --mode local $(BIN)/pytest tests/e2e -m 'not compose'
+
+# --- packages -----------------------------------------------------------------------------------
+
+$(INSTALLED): requirements/uv.txt requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Penstock needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'Python has no venv module: install it (Debian: apt install python3-venv)' >&2; exit 1; }
+	@echo 'Installing packages into $(VENV) …'
+	@$(PYTHON) -m venv $(VENV)/uv
+	@$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
+	@[ -x $(BIN)/python ] || $(VENV)/uv/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	@$(VENV)/uv/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@touch $@
