@@ -14,7 +14,7 @@ MODE ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null
 # The host's commands need only the standard library, so that Compose mode installs nothing; local mode needs the packages.
 HOST := PYTHONPATH=docker PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m local
 LOCAL := PYTHONPATH=docker $(BIN)/python -m local
-LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
+LOCK := $(VENV)/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 COMPOSE_SETS := compose.yaml compose.yaml:compose.override.yaml compose.yaml:docker/compose.trial.yaml
 SOURCES := config services tests docker/local
 
@@ -134,7 +134,7 @@ $(INSTALLED): requirements/uv.txt requirements/dev.txt
 	@touch $@
 
 .PHONY: lock
-lock: $(INSTALLED) ## Pin every package with its hashes, from pyproject.toml
-	@$(LOCK) requirements/uv.in --output-file requirements/uv.txt
-	@$(LOCK) pyproject.toml --output-file requirements/runtime.txt
-	@$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt
+lock: $(INSTALLED) ## Pin the newest packages that pyproject.toml allows, with hashes
+	$(LOCK) requirements/uv.in --output-file requirements/uv.txt
+	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
+	$(LOCK) pyproject.toml --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt

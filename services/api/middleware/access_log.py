@@ -55,6 +55,5 @@ class AccessLogMiddleware:
             "route": route,
             "status": status,
             "ms": round(seconds * 1000, 1),
-            "request_id": scope["state"]["request_id"],
         }
         logger.info("%(method)s %(route)s %(status)s %(ms)s ms", facts, extra=facts)

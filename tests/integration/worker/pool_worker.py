@@ -85,7 +85,7 @@ class PoolWorker:
         command = [sys.executable, "-m", "celery", "-A", "tests.fakes.pool_app", "worker"]
         command += ["-P", pool, "-c", concurrency, "-n", self.name, "-l", "INFO"]
         with self.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own command
+            return subprocess.Popen(
                 command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log
             )
 
