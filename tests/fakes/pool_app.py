@@ -269,6 +269,14 @@ def swallow_and_wait_again() -> str:
     return "survived"
 
 
+@app.task(time_limit=0.3)
+def swallow_in_a_loop() -> None:
+    """An ordinary task that swallows its end for ever."""
+    while True:
+        with suppress(BaseException):
+            wait_for(asyncio.sleep(30))
+
+
 @app.task(soft_time_limit=0.2, time_limit=0.4)
 def block_loop(seconds: float) -> str:
     """Block the loop as CPU-bound code would."""
