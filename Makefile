@@ -65,8 +65,8 @@ key: secrets ## Print the API key
 	@$(HOST) key
 
 .PHONY: env-example
-env-example: $(INSTALLED) ## Write .env.example from the settings' docstrings
-	@$(BIN)/python -m config >.env.example
+env-example: $(INSTALLED) ## Write .env.example and docs/configuration.md from the settings' docstrings
+	@$(BIN)/python -m config --write
 
 # --- checks -------------------------------------------------------------------------------------
 
@@ -101,3 +101,10 @@ $(INSTALLED): requirements/uv.txt requirements/dev.txt
 	@[ -x $(BIN)/python ] || $(VENV)/uv/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	@$(VENV)/uv/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	@touch $@
+
+.PHONY: lock
+lock: $(INSTALLED) ## Pin the newest packages that pyproject.toml allows, with hashes
+	@compile='$(VENV)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --custom-compile-command "make lock"'; \
+	eval "$$compile requirements/uv.in --output-file requirements/uv.txt"; \
+	eval "$$compile pyproject.toml --output-file requirements/runtime.txt"; \
+	eval "$$compile pyproject.toml --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt"
