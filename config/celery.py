@@ -15,7 +15,7 @@ class CelerySettings(Settings):
 
     concurrency: int = Field(default=200, ge=1)
     """Runs that one asyncio worker executes at once."""
-    isolated_concurrency: int = Field(default=2, ge=1)
+    isolated_concurrency: int = Field(default=4, ge=1)
     """Processes of the isolated (prefork) worker."""
     max_tasks_per_child: int = Field(default=100, ge=1)
     """Tasks after which a prefork child is replaced."""

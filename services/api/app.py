@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache, partial
 
 from fastapi import FastAPI
 
@@ -18,13 +19,12 @@ from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
 from services.api.event_hub import EventHub
 from services.api.http_metrics import HttpMetrics
-from services.api.middleware.access_log import AccessLogMiddleware
+from services.api.middleware.access_log import AccessLogMiddleware, silence_server_log
 from services.api.middleware.body_limit import BodyLimitMiddleware
 from services.api.middleware.head import HeadMiddleware
 from services.api.middleware.request_id import RequestIdMiddleware
 from services.api.middleware.security_headers import SecurityHeadersMiddleware
 from services.api.openapi import describe_api
-from services.api.record_metrics import RecordTotals
 from services.api.redis_probe import RedisProbe
 from services.api.routes import docs, emails, events, health, metrics, pipelines, runs
 from services.api.shutdown import on_stop_signal
@@ -47,6 +47,7 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     """
     if dependencies is None:
         telemetry.initialize(service_name="api")
+        silence_server_log()
         dependencies = build_dependencies()
     # No redirect to or from a trailing slash: a path that is not documented is 404.
     app = FastAPI(
@@ -54,7 +55,6 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     )
     app.state.dependencies = dependencies
     app.state.event_hub = EventHub(dependencies.store)
-    app.state.record_totals = RecordTotals(dependencies.store)
     app.state.http_metrics = HttpMetrics(multiprocess_dir=dependencies.settings.metrics_dir)
     for routes in ROUTERS:
         app.include_router(routes.router)
@@ -68,12 +68,18 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
 def build_dependencies() -> Dependencies:
     """What the settings ask for; connections open when they are first used."""
     settings, celery, redis = ApiSettings(), CelerySettings(), RedisSettings()
-    engine = create_engine(PostgresSettings())
+    store = RunStore(
+        create_engine(PostgresSettings()),
+        lease_ttl_s=celery.lease_ttl_s,
+        max_crashes=celery.max_crashes,
+        rehint_after_s=celery.rehint_after_s,
+        max_queued_runs=settings.max_queued_runs,
+    )
     probe = RedisProbe(redis)
 
     async def close() -> None:
         await probe.close()
-        await engine.dispose()
+        await store.close()
         await asyncio.to_thread(telemetry.shutdown)
 
     return Dependencies(
@@ -81,7 +87,7 @@ def build_dependencies() -> Dependencies:
         environment=EnvironmentSettings().env,
         anthropic=AnthropicSettings(),
         sweep_interval_s=celery.sweep_interval_s,
-        store=RunStore(),
+        store=store,
         publisher=HintPublisher(create_celery_app(redis, celery)),
         redis=probe,
         pipelines=PIPELINES,
@@ -117,5 +123,5 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
 
 
 def _document(app: FastAPI, dependencies: Dependencies) -> None:
-    document = describe_api(app, dependencies.pipelines)
-    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    describe = partial(describe_api, app, dependencies.pipelines)
+    app.openapi = cache(describe)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -1,7 +1,7 @@
 """Who calls: a Bearer key, looked up by its prefix and compared by its hash."""
 
-import hmac
 from collections.abc import Callable, Coroutine
+from hmac import compare_digest
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response, Security
@@ -37,7 +37,7 @@ async def authenticate(authorization: str, store: RunStore) -> ApiKey:
         raise UnauthorizedError
     prefix, key_hash = parsed
     key = await store.find_key(prefix)
-    is_right = hmac.compare_digest(key.key_hash if key else _NO_HASH, key_hash)
+    is_right = compare_digest(key.key_hash if key else _NO_HASH, key_hash)
     if key is None or not is_right or key.is_revoked:
         raise UnauthorizedError
     return key

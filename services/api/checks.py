@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -10,9 +10,12 @@ from services.api.dependencies import Dependencies, Redis
 from services.api.schemas import ClaudeHealth, ClaudeStatus, PartHealth, PartStatus
 from services.core.clock import monotonic_s
 from services.core.errors import StoreUnavailableError
+from services.core.runs.models import RunTotals
+from services.core.runs.store import RunStore
 
 CHECK_TIMEOUT_S: Final = 2.0
 _MS = 1000
+T = TypeVar("T")
 
 
 async def _check(ask: Callable[[], Awaitable[Any]]) -> PartHealth:
@@ -44,3 +47,17 @@ def check_claude(deps: Dependencies) -> ClaudeHealth:
     if deps.anthropic.is_configured:
         return ClaudeHealth(status=ClaudeStatus.CONFIGURED)
     return ClaudeHealth(status=ClaudeStatus.MISSING)
+
+
+async def answer_in_time(answer: Awaitable[T]) -> T | None:
+    """The record's answer, or None if it is away or takes too long."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await answer
+    except (StoreUnavailableError, TimeoutError):
+        return None
+
+
+async def read_totals(store: RunStore) -> RunTotals | None:
+    """The record in numbers, a few seconds old at most; None while it is away."""
+    return await answer_in_time(store.get_totals())

@@ -254,7 +254,7 @@ async def _answer_stream_ended(_: Request, __: Exception) -> Response:
 async def _answer_unexpected_error(request: Request, error: Exception) -> Response:
     # This one is sent from outside all other middleware, so it brings their headers itself.
     request_id = getattr(request.state, "request_id", "")
-    logger.error("Request failed: %s", type(error).__name__, extra={"request_id": request_id})
+    logger.error("Request failed", exc_info=error, extra={"request_id": request_id})
     headers = SECURITY_HEADERS | {"X-Request-Id": request_id}
     return problem_response(INTERNAL_ERROR, request, headers=headers)
 

@@ -35,6 +35,14 @@ Post an input, get `202`; a worker runs the pipeline's steps; read, watch or can
 | problem type | status | |
 |---|---|---|
 """
+# FastAPI describes streams with `itemSchema`, which OpenAPI has from 3.2 on.
+_EVENT_STREAM: Final = {
+    "schema": {"type": "string"},
+    "example": (
+        "id: 1\nevent: run.queued\ndata: {}\n\n"
+        'id: 2\nevent: claude.delta\ndata: {"step": "compose_email", "text": "Dear"}\n\n'
+    ),
+}
 TAGS: Final = [
     {"name": "runs", "description": "Post, read, watch and cancel runs."},
     {"name": "pipelines", "description": "What can be run."},
@@ -109,6 +117,8 @@ def describe_api(app: FastAPI, pipelines: Mapping[str, Pipeline[Any]]) -> dict[s
     )
     _, problem = models_json_schema([(Problem, "serialization")], ref_template=_REF, by_alias=True)
     document["components"]["schemas"] |= problem["$defs"]
+    watch = document["paths"]["/v1/runs/{run_id}/events"]["get"]["responses"]["200"]
+    watch["content"]["text/event-stream"] = _EVENT_STREAM
     body = document["paths"]["/v1/runs"]["post"]["requestBody"]["content"]["application/json"]
     body["examples"] = _run_examples(pipelines)
     return document

@@ -1,51 +1,19 @@
 """The record's figures for Prometheus: the same from every process, since they are read, not counted."""
 
-import asyncio
 from collections.abc import Iterable
-from typing import Final
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     Metric,
-    SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
 
-from services.core.clock import monotonic_s
-from services.core.errors import StoreUnavailableError
 from services.core.runs.models import RunTotals
 from services.core.runs.states import RunState
-from services.core.runs.store import RunStore
 
-MAX_AGE_S: Final = 1.5
-"""Scrapes within this time share one look at the record."""
-READ_TIMEOUT_S: Final = 2.0
-
-
-class RecordTotals:
-    """The record's totals, read at most once per MAX_AGE_S."""
-
-    def __init__(self, store: RunStore) -> None:
-        self._store = store
-        self._lock = asyncio.Lock()
-        self._totals: RunTotals | None = None
-        self._read_at_s = float("-inf")
-
-    async def get(self) -> RunTotals | None:
-        """The totals; None while the record is away."""
-        async with self._lock:
-            if monotonic_s() - self._read_at_s > MAX_AGE_S:
-                self._totals = await self._read()
-                self._read_at_s = monotonic_s()
-            return self._totals
-
-    async def _read(self) -> RunTotals | None:
-        try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                return await self._store.get_totals()
-        except (StoreUnavailableError, TimeoutError):
-            return None
+STEP_LABELS = ["pipeline", "step"]
 
 
 class RecordMetrics(Collector):
@@ -61,27 +29,30 @@ class RecordMetrics(Collector):
         if self._totals is not None:
             yield from _queue(self._totals)
             yield from _runs(self._totals)
-            yield _step_durations(self._totals)
+            yield from _steps(self._totals)
             yield from _claude(self._totals)
 
 
 def _queue(totals: RunTotals) -> Iterable[Metric]:
     yield GaugeMetricFamily(
         "penstock_queue_depth",
-        "Queued runs, those that wait for a retry included.",
-        totals.queue_depth,
+        "Queued runs, those that wait for their next try included.",
+        totals.runs_by_state[RunState.QUEUED],
+    )
+    yield GaugeMetricFamily(
+        "penstock_due_runs", "Queued runs that could be executed now.", totals.due_runs
     )
     yield GaugeMetricFamily(
         "penstock_oldest_queued_age_seconds",
-        "Seconds since the oldest queued run was due; 0 if none is.",
-        totals.oldest_queued_age_s or 0,
+        "Seconds that the oldest of them has been due; 0 if there is none.",
+        totals.oldest_due_age_s,
     )
 
 
 def _runs(totals: RunTotals) -> Iterable[Metric]:
     runs = GaugeMetricFamily("penstock_runs", "Runs by state.", labels=["state"])
-    for state in RunState:
-        runs.add_metric([state], totals.runs_by_state.get(state, 0))
+    for state, count in totals.runs_by_state.items():
+        runs.add_metric([state], count)
     yield runs
     failures = CounterMetricFamily(
         "penstock_run_failures", "Failed runs by reason.", labels=["reason"]
@@ -91,27 +62,39 @@ def _runs(totals: RunTotals) -> Iterable[Metric]:
     yield failures
 
 
-def _step_durations(totals: RunTotals) -> Metric:
-    durations = SummaryMetricFamily(
-        "penstock_step_duration_seconds",
-        "Seconds that finished steps took, from their first start.",
-        labels=["pipeline", "step"],
+def _steps(totals: RunTotals) -> Iterable[Metric]:
+    durations = HistogramMetricFamily(
+        "penstock_step_duration_seconds", "Seconds of tries that succeeded.", labels=STEP_LABELS
+    )
+    failures = CounterMetricFamily(
+        "penstock_step_failures", "Tries that failed, retried or not.", labels=STEP_LABELS
     )
     for step in totals.steps:
-        durations.add_metric([step.pipeline, step.step], step.count, step.seconds)
-    return durations
+        labels = [step.pipeline, step.step]
+        buckets = [(str(bound_s), float(count)) for bound_s, count in step.durations.items()]
+        durations.add_metric(
+            labels, [*buckets, ("+Inf", float(step.succeeded))], sum_value=step.duration_s
+        )
+        failures.add_metric(labels, step.failures)
+    yield durations
+    yield failures
 
 
 def _claude(totals: RunTotals) -> Iterable[Metric]:
     tokens = CounterMetricFamily(
-        "penstock_claude_tokens", "Tokens that calls to Claude used, by kind.", labels=["kind"]
+        "penstock_claude_tokens",
+        "Tokens that calls to Claude used; input without cached ones.",
+        labels=[*STEP_LABELS, "kind"],
     )
-    usage = totals.usage
-    tokens.add_metric(["input"], usage.input_tokens)
-    tokens.add_metric(["output"], usage.output_tokens)
-    tokens.add_metric(["cache_read"], usage.cache_read_input_tokens)
-    tokens.add_metric(["cache_creation"], usage.cache_creation_input_tokens)
+    cost = CounterMetricFamily(
+        "penstock_claude_cost_usd", "US dollars that calls to Claude cost.", labels=STEP_LABELS
+    )
+    for step in totals.steps:
+        labels = [step.pipeline, step.step]
+        tokens.add_metric([*labels, "input"], step.usage.input_tokens)
+        tokens.add_metric([*labels, "output"], step.usage.output_tokens)
+        tokens.add_metric([*labels, "cache_read"], step.usage.cache_read_input_tokens)
+        tokens.add_metric([*labels, "cache_creation"], step.usage.cache_creation_input_tokens)
+        cost.add_metric(labels, float(step.cost_usd))
     yield tokens
-    yield CounterMetricFamily(
-        "penstock_claude_cost_usd", "US dollars that calls to Claude cost.", float(totals.cost_usd)
-    )
+    yield cost

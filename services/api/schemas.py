@@ -237,8 +237,10 @@ class QueueHealth(Shape):
 
     depth: int
     """Queued runs, those that wait for their next try included."""
-    oldest_queued_age_s: float | None
-    """Seconds since the oldest of them was due; empty if none is."""
+    due_runs: int
+    """Those of them that could be executed now."""
+    oldest_due_age_s: float
+    """Seconds that the oldest of these has been due; 0 if there is none."""
 
 
 class HeartbeatHealth(Shape):

@@ -99,7 +99,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         error = InvalidRequestError(str(error.errors()[0]["msg"]))
     if isinstance(error, HTTPException):
-        error_type = "not_found_error" if error.status_code == 404 else "invalid_request_error"  # noqa: PLR2004
+        error_type = "not_found_error" if error.status_code == 404 else "invalid_request_error"  # noqa: PLR2004 - HTTP
         error = ApiError(error.status_code, error_type, str(error.detail))
     if not isinstance(error, ApiError):
         raise error

@@ -1,6 +1,6 @@
 """An in-memory RunStore for tests of its readers; no leases, no transactions."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -29,8 +29,9 @@ from services.core.runs.models import (
     Run,
     RunTotals,
     StepRecord,
+    StepTotals,
 )
-from services.core.runs.states import FINAL_STATES, EventType, RunState, StepState
+from services.core.runs.states import FINAL_STATES, EventType, FailureReason, RunState, StepState
 from services.core.usage import Usage
 
 NO_COST = Decimal(0)
@@ -45,6 +46,7 @@ class InMemoryRunStore:
         self.emails: dict[UUID, Email] = {}
         self.keys: dict[str, ApiKey] = {}
         self.heartbeats: list[Heartbeat] = []
+        self.step_totals: tuple[StepTotals, ...] = ()
         self.due_hints: list[DueHint] = []
         self.accepted: list[NewRun] = []
         self.statements: list[str] = []
@@ -194,6 +196,11 @@ class InMemoryRunStore:
         self.keys[prefix] = replace(key, is_revoked=True)
         return True
 
+    async def list_keys(self) -> list[ApiKey]:
+        """As RunStore."""
+        self._note("list_keys")
+        return list(self.keys.values())
+
     async def ping(self) -> float:
         """As RunStore."""
         self._note("ping")
@@ -207,17 +214,13 @@ class InMemoryRunStore:
     async def get_totals(self) -> RunTotals:
         """As RunStore."""
         self._note("get_totals")
-        by_state: dict[RunState, int] = defaultdict(int)
-        for run in self.runs.values():
-            by_state[run.state] += 1
+        counts = Counter(run.state for run in self.runs.values())
         return RunTotals(
-            runs_by_state=by_state,
-            failures_by_reason={},
-            queue_depth=by_state[RunState.QUEUED],
-            oldest_queued_age_s=1.5 if by_state[RunState.QUEUED] else None,
-            steps=(),
-            usage=Usage(),
-            cost_usd=NO_COST,
+            runs_by_state={state: counts[state] for state in RunState},
+            failures_by_reason=dict.fromkeys(FailureReason, 0),
+            due_runs=counts[RunState.QUEUED],
+            oldest_due_age_s=1.5 if counts[RunState.QUEUED] else 0,
+            steps=self.step_totals,
         )
 
     def _note(self, statement: str) -> None:

@@ -6,6 +6,8 @@ import uuid_utils.compat
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.core import logs, telemetry
+
 HEADER = "X-Request-Id"
 _TRUSTED_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -30,4 +32,6 @@ class RequestIdMiddleware:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with logs.bound(request_id=request_id):
+            telemetry.annotate(request_id=request_id)
+            await self._app(scope, receive, send_with_id)

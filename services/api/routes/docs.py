@@ -27,7 +27,7 @@ _PAGE_HEADERS: Final = {
         "img-src 'self' data:; frame-ancestors 'none'"
     ),
 }
-_ASSET_HEADERS: Final = {"Cache-Control": "public, max-age=3600"}
+_ASSET_HEADERS: Final = {"Cache-Control": "public, max-age=86400"}
 
 
 @router.get("/docs")

@@ -103,6 +103,10 @@ def _scalar_of(text: str) -> Any:
     if text[:1] in ("[", "{"):
         return text
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except ValueError:
         return text
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)  # Python's NaN and Infinity are no JSON, so they are text.

@@ -6,7 +6,13 @@ from typing import Final
 from fastapi import APIRouter
 
 from services import __version__
-from services.api.checks import CHECK_TIMEOUT_S, check_claude, check_record, check_redis
+from services.api.checks import (
+    answer_in_time,
+    check_claude,
+    check_record,
+    check_redis,
+    read_totals,
+)
 from services.api.dependencies import Dependencies, Deps
 from services.api.errors import NOT_READY, NotReadyError
 from services.api.openapi import problems
@@ -21,7 +27,7 @@ from services.api.schemas import (
     QueueHealth,
     Readiness,
 )
-from services.core.errors import StoreUnavailableError
+from services.core.runs.states import RunState
 
 FRESH_S: Final = 45.0
 """Age up to which a heartbeat counts as a sign of life; liveness checks of workers use the same."""
@@ -79,18 +85,16 @@ def _are_up(*parts: PartHealth) -> bool:
 
 
 async def _read_queue(deps: Dependencies) -> QueueHealth | None:
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            totals = await deps.store.get_totals()
-    except (StoreUnavailableError, TimeoutError):
+    totals = await read_totals(deps.store)
+    if totals is None:
         return None
-    return QueueHealth(depth=totals.queue_depth, oldest_queued_age_s=totals.oldest_queued_age_s)
+    return QueueHealth(
+        depth=totals.runs_by_state[RunState.QUEUED],
+        due_runs=totals.due_runs,
+        oldest_due_age_s=totals.oldest_due_age_s,
+    )
 
 
 async def _read_heartbeats(deps: Dependencies) -> list[HeartbeatHealth]:
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            beats = await deps.store.list_heartbeats()
-    except (StoreUnavailableError, TimeoutError):
-        return []
-    return [HeartbeatHealth.model_validate(beat) for beat in beats]
+    beats = await answer_in_time(deps.store.list_heartbeats())
+    return [HeartbeatHealth.model_validate(beat) for beat in beats or ()]

@@ -5,7 +5,9 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from services.api.record_metrics import RecordMetrics, RecordTotals
+from services.api.checks import read_totals
+from services.api.dependencies import Deps
+from services.api.record_metrics import RecordMetrics
 
 router = APIRouter(tags=["health"])
 
@@ -16,11 +18,10 @@ _TEXT = {
 
 
 @router.get("/metrics", operation_id="getMetrics", response_class=Response, responses={200: _TEXT})
-async def get_metrics(request: Request) -> Response:
+async def get_metrics(request: Request, deps: Deps) -> Response:
     """Figures of the record (the same from every process) and of HTTP (summed over this host's processes)."""
-    totals: RecordTotals = request.app.state.record_totals
     registry = CollectorRegistry()
-    registry.register(RecordMetrics(await totals.get()))
+    registry.register(RecordMetrics(await read_totals(deps.store)))
     registry.register(request.app.state.http_metrics)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type})

@@ -308,7 +308,7 @@ async def test_an_unknown_pipeline_names_the_known_ones(
 
 async def test_problems_never_repeat_what_was_sent(client: httpx.AsyncClient) -> None:
     """A secret in a wrong place does not come back, nor does an endless list of complaints."""
-    secret = "sk-ant-very-secret"  # noqa: S105 - a canary
+    secret = "sk-ant-very-secret"
     body = {
         "pipeline": secret,
         "input": {"name": secret},
@@ -344,7 +344,7 @@ async def test_a_full_queue_is_429_with_a_time_to_try_again(
     client: httpx.AsyncClient, store: InMemoryRunStore, letter: dict[str, Any]
 ) -> None:
     """Nothing is accepted that cannot be worked on."""
-    store._max_queued_runs = 0  # noqa: SLF001 - the fake's own
+    store._max_queued_runs = 0
     answer = await client.post("/v1/runs", json=letter)
 
     assert_problem(answer, 429, "queue-full")
