@@ -14,6 +14,8 @@ MODE ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null
 # The host's commands need only the standard library, so that Compose mode installs nothing; local mode needs the packages.
 HOST := PYTHONPATH=docker PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m local
 LOCAL := PYTHONPATH=docker $(BIN)/python -m local
+LOCK := $(VENV)/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+COMPOSE_SETS := compose.yaml compose.yaml:compose.override.yaml compose.yaml:docker/compose.trial.yaml
 SOURCES := config services tests docker/local
 
 .PHONY: help
@@ -30,11 +32,13 @@ up: secrets ## Start everything, wait until it is healthy, and show how to use i
 
 .PHONY: up-compose
 up-compose:
-	@docker compose up --detach --build --wait --remove-orphans
+	@docker compose build --quiet migrate # one build serves all: they share the image
+	@docker compose --progress quiet up --detach --wait --remove-orphans
 	@$(HOST) welcome --mode compose
 
 .PHONY: up-local
 up-local: $(INSTALLED)
+	@echo '$(if $(filter file,$(origin MODE)),No Docker engine answers: )Starting the services as local processes.'
 	@$(LOCAL) up
 	@$(HOST) welcome --mode local
 
@@ -65,14 +69,28 @@ key: secrets ## Print the API key
 	@$(HOST) key
 
 .PHONY: env-example
-env-example: $(INSTALLED) ## Write .env.example from the settings' docstrings
-	@$(BIN)/python -m config >.env.example
+env-example: $(INSTALLED) ## Write .env.example and docs/configuration.md from the settings' docstrings
+	@$(BIN)/python -m config --write
 
 # --- checks -------------------------------------------------------------------------------------
 
 .PHONY: test
-test: check ## Run everything: check, unit, integration, and end to end on each kind of stack
-	@$(MAKE) test-unit test-integration $(if $(filter compose,$(MODE)),test-e2e-compose) test-e2e-local
+test: ## Run everything: check, unit, integration, and end to end in containers and as local processes
+	@[[ $${CI:-} != true || $(MODE) == compose ]] || { echo 'CI=true, but no Docker engine answers' >&2; exit 1; }
+	@$(MAKE) check test-unit test-integration $(if $(filter compose,$(MODE)),test-compose) test-local
+
+.PHONY: check
+check: $(INSTALLED) secrets ## Lint, check types and layers, and check the files that Docker and Compose read
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check --quiet $(SOURCES)
+	MYPYPATH=docker $(BIN)/mypy -p config -p services -p local
+	$(BIN)/lint-imports
+	$(BIN)/deptry config services
+	$(BIN)/vulture
+	$(BIN)/yamllint --strict .
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/shellcheck .ci/run docker/redis/start.sh
+	@if docker compose version >/dev/null 2>&1; then for files in $(COMPOSE_SETS); do (set -x; COMPOSE_FILE=$$files docker compose config --quiet); done; fi
 
 .PHONY: test-unit
 test-unit: $(INSTALLED)
@@ -80,15 +98,28 @@ test-unit: $(INSTALLED)
 
 .PHONY: test-integration
 test-integration: $(INSTALLED)
-	$(BIN)/pytest tests/integration
+	$(if $(filter local,$(MODE)),PENSTOCK_TEST_SERVERS=embedded) $(BIN)/pytest tests/integration
 
-.PHONY: test-e2e-compose
-test-e2e-compose: $(INSTALLED)
-	@$(LOCAL) trial --mode compose $(BIN)/pytest tests/e2e
+.PHONY: test-compose
+test-compose: $(INSTALLED)
+	$(LOCAL) trial --mode compose $(BIN)/pytest tests/e2e
 
-.PHONY: test-e2e-local
-test-e2e-local: $(INSTALLED)
-	@$(LOCAL) trial --mode local $(BIN)/pytest tests/e2e -m 'not compose'
+.PHONY: test-local
+test-local: $(INSTALLED)
+	$(LOCAL) trial --mode local $(BIN)/pytest tests/e2e -m 'not compose'
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## Kill workers in the middle of runs, on a stack of its own
+	$(LOCAL) trial --mode $(MODE) $(BIN)/pytest tests/e2e/test_many_runs.py tests/chaos
+
+.PHONY: smoke
+smoke: $(INSTALLED) ## Check each part of the running stack, one line each
+	@$(BIN)/python -m tests.smoke
+
+.PHONY: fmt
+fmt: $(INSTALLED) ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
 
 # --- packages -----------------------------------------------------------------------------------
 
@@ -101,3 +132,9 @@ $(INSTALLED): requirements/uv.txt requirements/dev.txt
 	@[ -x $(BIN)/python ] || $(VENV)/uv/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	@$(VENV)/uv/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	@touch $@
+
+.PHONY: lock
+lock: $(INSTALLED) ## Pin the newest packages that pyproject.toml allows, with hashes
+	$(LOCK) requirements/uv.in --output-file requirements/uv.txt
+	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
+	$(LOCK) pyproject.toml --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt

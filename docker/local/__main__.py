@@ -28,9 +28,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run one command; errors that the user can mend are one line."""
-    options = _parser().parse_args()
+    shell = dict(os.environ)  # noqa: TID251 - the host's one door to the environment
+    options = _parser().parse_args(namespace=argparse.Namespace(shell=shell))
     try:
-        return commands.run(options, shell=dict(os.environ))  # noqa: TID251 - the host's one door to the environment
+        return commands.run(options)
     except LocalError as error:
         sys.stderr.write(f"{error}\n")
         return 1

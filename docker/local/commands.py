@@ -23,29 +23,29 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def run(options: argparse.Namespace, *, shell: Mapping[str, str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Carry out one command; the exit status."""
-    return COMMANDS[options.verb](options, shell) or 0
+    return COMMANDS[options.verb](options) or 0
 
 
-def _variables(options: argparse.Namespace, shell: Mapping[str, str]) -> dict[str, str]:
+def _variables(options: argparse.Namespace) -> dict[str, str]:
     """What Compose would interpolate with: the shell wins over `.env`."""
-    return read_env_file(options.env_file) | dict(shell)
+    return {**read_env_file(options.env_file), **options.shell}
 
 
-def _secrets(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
+def _secrets(options: argparse.Namespace) -> None:
     if write_env_file(options.env_file, ports=choose_ports()):
         say(f"Wrote {options.env_file} with generated secrets.")
     variables = read_env_file(options.env_file)
     derive_files(variables, ROOT / variables.get("SECRETS_DIR", ".secrets"))
 
 
-def _key(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
-    say(_variables(options, shell)["API_INITIAL_KEY"])
+def _key(options: argparse.Namespace) -> None:
+    say(_variables(options)["API_INITIAL_KEY"])
 
 
-def _welcome(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
-    say(compose_welcome(_variables(options, shell), mode=options.mode))
+def _welcome(options: argparse.Namespace) -> None:
+    say(compose_welcome(_variables(options), mode=options.mode))
 
 
 def _place(options: argparse.Namespace, variables: Mapping[str, str]) -> "Place":
@@ -58,53 +58,55 @@ def _place(options: argparse.Namespace, variables: Mapping[str, str]) -> "Place"
     )
 
 
-def _stack(options: argparse.Namespace, shell: Mapping[str, str]) -> "LocalStack":
+def _stack(options: argparse.Namespace) -> "LocalStack":
     from local.compose_model import read_services  # noqa: PLC0415 - needs packages
     from local.programs import make_programs  # noqa: PLC0415 - needs packages
     from local.stack import LocalStack  # noqa: PLC0415 - needs packages
 
-    variables = _variables(options, shell)
+    variables = _variables(options)
     place = _place(options, variables)
-    programs = make_programs(read_services(ROOT, variables), place, shell=shell)
+    programs = make_programs(read_services(ROOT, variables), place, shell=options.shell)
     return LocalStack(programs, place, say=say)
 
 
-def _up(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
-    _stack(options, shell).up()
+def _up(options: argparse.Namespace) -> None:
+    _stack(options).up()
 
 
-def _down(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
-    _stack(options, shell).down(with_data=options.volumes)
+def _down(options: argparse.Namespace) -> None:
+    _stack(options).down(with_data=options.volumes)
 
 
-def _ps(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
-    for name, state, health in _stack(options, shell).describe():
+def _ps(options: argparse.Namespace) -> None:
+    for name, state, health in _stack(options).describe():
         say(f"{name:<16} {state:<40} {health}")
 
 
-def _logs(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
+def _logs(options: argparse.Namespace) -> None:
     logs = options.run_dir / "logs"
-    files = [str(logs / f"{name}.log") for name in options.services] or sorted(map(str, logs.glob("*.log")))
+    files = [str(logs / f"{name}.log") for name in options.services] or sorted(
+        map(str, logs.glob("*.log"))
+    )
     os.execvp("tail", ["tail", "-n", "100", "-F", *files])  # noqa: S606, S607 - becomes tail
 
 
-def _kill(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
-    _stack(options, shell).kill(options.service)
+def _kill(options: argparse.Namespace) -> None:
+    _stack(options).kill(options.service)
 
 
-def _watch(options: argparse.Namespace, shell: Mapping[str, str]) -> None:
+def _watch(options: argparse.Namespace) -> None:
     from local.watch import watch  # noqa: PLC0415 - needs packages
 
-    watch(_stack(options, shell), say=say)
+    watch(_stack(options), say=say)
 
 
-def _trial(options: argparse.Namespace, shell: Mapping[str, str]) -> int:
+def _trial(options: argparse.Namespace) -> int:
     from local.trial import run_trial  # noqa: PLC0415 - needs packages
 
-    return run_trial(options.mode, options.command, root=ROOT, shell=shell)
+    return run_trial(options.mode, options.command, root=ROOT, shell=options.shell)
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace, Mapping[str, str]], int | None]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "secrets": _secrets,
     "key": _key,
     "welcome": _welcome,

@@ -17,7 +17,10 @@ from local.errors import LocalError
 FILES = ("compose.yaml", "compose.override.yaml")
 REPLACED_KEYS = frozenset({"command", "test"})
 """Lists that an override replaces; other lists grow."""
-VARIABLE_PATTERN = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>\w+)(?:(?P<operator>:[-?])(?P<word>[^}]*))?\})")
+VARIABLE_PATTERN = re.compile(r"\$\{(?P<name>\w+)(?:(?P<operator>:[-?])(?P<word>[^${}]*))?\}")
+"""A variable without another one inside."""
+DOLLAR = "\0"
+"""Stands for a dollar sign that starts no variable."""
 DURATION_PATTERN = re.compile(r"(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -75,14 +78,15 @@ def interpolate(value: Any, variables: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [interpolate(item, variables) for item in value]
     if isinstance(value, str):
-        return VARIABLE_PATTERN.sub(lambda match: _resolve(match, variables), value)
+        text = value.replace("$$", DOLLAR)
+        while VARIABLE_PATTERN.search(text):  # from the inside out: a default may hold a variable
+            text = VARIABLE_PATTERN.sub(lambda match: _resolve(match, variables), text)
+        return text.replace(DOLLAR, "$")
     return value
 
 
 def _resolve(match: re.Match[str], variables: Mapping[str, str]) -> str:
-    if match["dollar"]:
-        return "$"
-    found = variables.get(match["name"], "")
+    found = variables.get(match["name"], "").replace("$", DOLLAR)
     if found or match["operator"] is None:
         return found
     if match["operator"] == ":?":
@@ -94,7 +98,9 @@ def merge(low: Any, high: Any, *, key: str = "") -> Any:
     """Compose's merge: mappings by key, lists appended, what must not be mixed and all else replaced."""
     if isinstance(low, dict) and isinstance(high, dict):
         keys = {**low, **high}
-        return {k: merge(low[k], high[k], key=k) if k in low and k in high else keys[k] for k in keys}
+        return {
+            k: merge(low[k], high[k], key=k) if k in low and k in high else keys[k] for k in keys
+        }
     if isinstance(low, list) and isinstance(high, list) and key not in REPLACED_KEYS:
         return [*low, *(item for item in high if item not in low)]
     return high
@@ -143,7 +149,8 @@ def _healthcheck(values: dict[str, Any]) -> Healthcheck:
         test=values["test"],
         timeout_s=_seconds(values["timeout"]),
         start_interval_s=_seconds(values["start_interval"]),
-        patience_s=_seconds(values["start_period"]) + values["retries"] * _seconds(values["interval"]),
+        patience_s=_seconds(values["start_period"])
+        + values["retries"] * _seconds(values["interval"]),
     )
 
 

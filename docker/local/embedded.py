@@ -46,7 +46,14 @@ class Server:
 def redis_server(service: Service, place: "Place") -> Server:
     """Valkey with docker/redis/redis.conf, started by the container's own script."""
     port = service.ports[0]
-    options = ("--bind", port.host, "--port", str(port.published), "--dir", str(place.data_of(service.name)))
+    options = (
+        "--bind",
+        port.host,
+        "--port",
+        str(port.published),
+        "--dir",
+        str(place.data_of(service.name)),
+    )
     password_file = str(place.secrets_of(service.name) / "redis_password")
     return Server(
         command=["sh", str(place.root / "docker/redis/start.sh"), *options],
@@ -56,7 +63,14 @@ def redis_server(service: Service, place: "Place") -> Server:
             "REDIS_CONF": str(place.root / "docker/redis/redis.conf"),
             "REDIS_PASSWORD_FILE": password_file,
         },
-        probe=[sys.executable, "-m", "local.redis_probe", port.host, str(port.published), password_file],
+        probe=[
+            sys.executable,
+            "-m",
+            "local.redis_probe",
+            port.host,
+            str(port.published),
+            password_file,
+        ],
     )
 
 
@@ -94,7 +108,9 @@ def _bundled(package: str, pattern: str) -> Path:
     folders = found.submodule_search_locations if found else None
     matches = sorted(Path(folders[0]).glob(pattern)) if folders else []
     if not matches:
-        raise LocalError(f"{package} is not installed for this machine: delete .venv and run `make up` again")
+        raise LocalError(
+            f"{package} is not installed for this machine: delete .venv and run `make up` again"
+        )
     return matches[-1]
 
 
@@ -105,7 +121,9 @@ def serve_postgres(environment: Mapping[str, str], options: list[str]) -> None:
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         if shutil.which(AS_NOBODY[0]) is None:
-            raise LocalError("PostgreSQL refuses to run as root: run make as another user, or install setpriv")
+            raise LocalError(
+                "PostgreSQL refuses to run as root: run make as another user, or install setpriv"
+            )
         os.chown(data, NOBODY, NOBODY)
         prefix = AS_NOBODY
     if not (data / "PG_VERSION").exists():

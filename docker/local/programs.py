@@ -18,7 +18,9 @@ from local import embedded
 from local.compose_model import Service
 from local.env_file import read_env_file
 
-INHERITED_PATTERN = re.compile(r"HOME|LANG|LC_.*|TZ|USER|LOGNAME|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(?i:(http|https|no|all)_proxy)")
+INHERITED_PATTERN = re.compile(
+    r"HOME|LANG|LC_.*|TZ|USER|LOGNAME|SSL_CERT_(FILE|DIR)|(?i:(http|https|no|all)_proxy)"
+)
 """Variables that pass from the shell to the services; a container would get none, but these speak of the machine."""
 
 
@@ -67,9 +69,13 @@ class Program:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_programs(services: Mapping[str, Service], place: Place, *, shell: Mapping[str, str]) -> dict[str, Program]:
+def make_programs(
+    services: Mapping[str, Service], place: Place, *, shell: Mapping[str, str]
+) -> dict[str, Program]:
     """Every service of the Compose files as a local program."""
-    return {name: _program(service, services, place, shell=shell) for name, service in services.items()}
+    return {
+        name: _program(service, services, place, shell=shell) for name, service in services.items()
+    }
 
 
 def _program(
@@ -85,10 +91,14 @@ def _program(
         **{name: here(value) for name, value in addressed.items()},
     }
     command = [here(word) for word in service.command]
-    probe = [here(word) for word in _argv(service.healthcheck.test)] if service.healthcheck else None
+    probe = (
+        [here(word) for word in _argv(service.healthcheck.test)] if service.healthcheck else None
+    )
     if service.name in embedded.SERVERS:
         server = embedded.SERVERS[service.name](service, place)
-        return Program(service, server.command, {**environment, **server.environment}, server.probe or probe)
+        return Program(
+            service, server.command, {**environment, **server.environment}, server.probe or probe
+        )
     return Program(service, command, environment, probe)
 
 
@@ -100,7 +110,10 @@ def localize(text: str, *, service: Service, services: Mapping[str, Service], pl
     for port in service.ports:
         text = re.sub(rf"(?<!\d){port.target}(?!\d)", str(port.published), text)
         text = text.replace("0.0.0.0", port.host)  # noqa: S104 - replaced by what is published
-    folders = {"/run/secrets/": place.secrets_of(service.name), "/tmp/": place.scratch(service.name)}  # noqa: S108 - the container's own
+    folders = {
+        "/run/secrets/": place.secrets_of(service.name),
+        "/tmp/": place.scratch(service.name),  # noqa: S108 - the container's own
+    }
     return re.sub(r"(?<![\w/])(/run/secrets/|/tmp/)", lambda match: f"{folders[match[1]]}/", text)
 
 
@@ -121,7 +134,9 @@ def _settings(service: Service, place: Place) -> dict[str, str]:
     return settings
 
 
-def _machine_environment(service: Service, place: Place, shell: Mapping[str, str]) -> dict[str, str]:
+def _machine_environment(
+    service: Service, place: Place, shell: Mapping[str, str]
+) -> dict[str, str]:
     inherited = {name: value for name, value in shell.items() if INHERITED_PATTERN.fullmatch(name)}
     return inherited | {
         "HOSTNAME": socket.gethostname(),

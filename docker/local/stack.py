@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from itertools import chain
 from pathlib import Path
 
-from supervisor.states import ProcessStates
+from supervisor.states import ProcessStates  # type: ignore[import-untyped]  # has no types
 
 from local import embedded
 from local.env_file import DEFAULT_PORTS, is_port_free
@@ -21,13 +21,16 @@ from local.supervisor import Supervisor, log_file, render_config
 ONE_SHOT_PATIENCE_S = 120.0
 SHOWN_LOG_LINES = 15
 CODE_FOLDERS = ("config", "services")
+PORT_NAMES = {port: name for name, port in DEFAULT_PORTS.items()}
 SERVER_FOLDERS = ("docker/redis", "docker/postgres")
 
 
 class LocalStack:
     """The services of one checkout as local processes."""
 
-    def __init__(self, programs: Mapping[str, Program], place: Place, *, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, programs: Mapping[str, Program], place: Place, *, say: Callable[[str], object]
+    ) -> None:
         self._programs = programs
         self._place = place
         self._say = say
@@ -44,7 +47,10 @@ class LocalStack:
         if self._supervisor.is_running and self._supervisor.config != config:
             self.down()
         known = self._read_fingerprints()
-        fingerprints = {name: program.fingerprint(self._revision(program)) for name, program in self._programs.items()}
+        fingerprints = {
+            name: program.fingerprint(self._revision(program))
+            for name, program in self._programs.items()
+        }
         self._write_programs(fingerprints)
         if not self._supervisor.is_running:
             self._supervisor.start_daemon(config)
@@ -170,16 +176,19 @@ class LocalStack:
     def _failure(self, program: Program, what: str) -> LocalError:
         log = log_file(self._place, program.name)
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return LocalError("\n".join([f"{program.name} {what}. The end of {log}:", *lines[-SHOWN_LOG_LINES:]]))
+        return LocalError(
+            "\n".join([f"{program.name} {what}. The end of {log}:", *lines[-SHOWN_LOG_LINES:]])
+        )
 
     def _check_ports(self) -> None:
         for program in self._programs.values():
+            if self._supervisor.is_up(program.name):
+                continue
             for port in program.service.ports:
-                if not self._supervisor.is_up(program.name) and not is_port_free(port.published, host=port.host):
-                    names = [name for name, default in DEFAULT_PORTS.items() if default == port.target]
+                if not is_port_free(port.published, host=port.host):
                     raise LocalError(
                         f"port {port.published}, for {program.name}, is taken by another program: "
-                        f"stop that one, or set {' or '.join(names)} in .env to a free port"
+                        f"stop that one, or set {PORT_NAMES[port.target]} in .env to a free port"
                     )
 
     def _prepare_folders(self) -> None:
@@ -195,13 +204,16 @@ class LocalStack:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for name in program.service.secrets:  # no links: pydantic-settings refuses one that leads out of the folder
+        # Copies, because pydantic-settings refuses a link that leads out of the folder.
+        for name in program.service.secrets:
             shutil.copy(self._place.secrets_dir / name, folder / name)
 
     def _revision(self, program: Program) -> str:
         """Stands for the files that the program reads at its start."""
         folders = SERVER_FOLDERS if program.name in embedded.SERVERS else CODE_FOLDERS
-        files = sorted(chain.from_iterable((self._place.root / folder).rglob("*") for folder in folders))
+        files = sorted(
+            chain.from_iterable((self._place.root / folder).rglob("*") for folder in folders)
+        )
         digest = hashlib.sha256((self._place.root / "requirements/dev.txt").read_bytes())
         for file in files:
             if file.is_file() and file.suffix != ".pyc":
@@ -215,7 +227,10 @@ class LocalStack:
     def _read_fingerprints(self) -> dict[str, str]:
         if not self._programs_file.exists():
             return {}
-        return {name: entry["fingerprint"] for name, entry in json.loads(self._programs_file.read_text()).items()}
+        return {
+            name: entry["fingerprint"]
+            for name, entry in json.loads(self._programs_file.read_text()).items()
+        }
 
     def _write_programs(self, fingerprints: Mapping[str, str]) -> None:
         entries = {

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
-from supervisor.states import ProcessStates
-from supervisor.xmlrpc import Faults, SupervisorTransport
+from supervisor.states import ProcessStates  # type: ignore[import-untyped]  # has no types
+from supervisor.xmlrpc import Faults, SupervisorTransport  # type: ignore[import-untyped]  # has no types
 
 from local.errors import LocalError
 from local.programs import Place, Program
@@ -58,13 +58,21 @@ stdout_logfile_backups={log_backups}
 def render_config(programs: Iterable[Program], place: Place) -> str:
     """The supervisord configuration; what runs is in `programs.json`, read by `local.launch` at each start."""
     user = "user=root\n" if os.geteuid() == 0 else ""
-    daemon = DAEMON_SECTIONS.format(root=_escape(place.root), run_dir=_escape(place.run_dir), user=user)
+    daemon = DAEMON_SECTIONS.format(
+        root=_escape(place.root), run_dir=_escape(place.run_dir), user=user
+    )
     return daemon + "".join(_program_section(program, place) for program in programs)
 
 
 def _program_section(program: Program, place: Place) -> str:
     service = program.service
-    launch = [sys.executable, "-m", "local.launch", str(place.run_dir / "programs.json"), program.name]
+    launch = [
+        sys.executable,
+        "-m",
+        "local.launch",
+        str(place.run_dir / "programs.json"),
+        program.name,
+    ]
     return PROGRAM_SECTION.format(
         name=program.name,
         command=_escape(shlex.join(launch)),
@@ -118,7 +126,13 @@ class Supervisor:
         if len(str(self._socket).encode()) > LONGEST_SOCKET_PATH:
             raise LocalError(f"the path of this checkout is too long for a socket: {self._socket}")
         self._config.write_text(config)
-        command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(self._config)]
+        command = [
+            sys.executable,
+            "-m",
+            "supervisor.supervisord",
+            "--configuration",
+            str(self._config),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
         deadline = time.monotonic() + 10
         while not self.is_running:
@@ -169,15 +183,13 @@ class Supervisor:
             transport.close()
 
 
-class _tolerating(suppress):  # noqa: N801 - reads as a statement
-    """Suppresses one of supervisor's faults."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(Fault)
-        self._code = code
-
-    def __exit__(self, kind: Any, fault: Any, trace: Any) -> bool:
-        return isinstance(fault, Fault) and fault.faultCode == self._code
+@contextmanager
+def _tolerating(code: int) -> Iterator[None]:
+    try:
+        yield
+    except Fault as fault:
+        if fault.faultCode != code:
+            raise
 
 
 def _exists(pid: int) -> bool:

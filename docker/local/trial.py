@@ -58,7 +58,15 @@ class Trial:
     def command(self, verb: str) -> list[str]:
         """The command that does it to this stack: build, up, kill-worker, logs or down."""
         compose = ["docker", "compose"]
-        local = [sys.executable, "-m", "local", "--env-file", str(self._env_file), "--run-dir", str(self.folder)]
+        local = [
+            sys.executable,
+            "-m",
+            "local",
+            "--env-file",
+            str(self._env_file),
+            "--run-dir",
+            str(self.folder),
+        ]
         return {
             "compose": {
                 "build": [*compose, "build", "--quiet", "migrate"],
@@ -71,7 +79,12 @@ class Trial:
                 "build": ["true"],
                 "up": [*local, "up"],
                 "kill-worker": [*local, "kill", "worker"],
-                "logs": ["tail", "-n", "+1", *sorted(map(str, (self.folder / "logs").glob("*.log")))],
+                "logs": [
+                    "tail",
+                    "-n",
+                    "+1",
+                    *sorted(map(str, (self.folder / "logs").glob("*.log"))),
+                ],
                 "down": [*local, "down", "--volumes"],
             },
         }[self.mode][verb]
@@ -83,7 +96,9 @@ class Trial:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         secrets_dir = self.folder / ".secrets"
-        write_env_file(self._env_file, env="staging", secrets_dir=str(secrets_dir), ports=_free_ports())
+        write_env_file(
+            self._env_file, env="staging", secrets_dir=str(secrets_dir), ports=_free_ports()
+        )
         if self.mode == "compose":
             with self._env_file.open("a") as file:
                 file.write(SIMULATED)
@@ -91,13 +106,15 @@ class Trial:
 
     def do(self, verb: str) -> None:
         """Carry out one of its commands."""
-        subprocess.run(self.command(verb), check=True, cwd=self._root, env=self.environment)  # noqa: S603 - ours
+        subprocess.run(self.command(verb), check=True, cwd=self._root, env=self.environment)  # noqa: S603 - our own words
 
     def save_logs(self) -> Path:
         """Write every log of the stack into one file."""
         path = self._root / ".run" / f"trial-{self.mode}.log"
         with path.open("wb") as file:
-            subprocess.run(self.command("logs"), check=False, cwd=self._root, env=self.environment, stdout=file)  # noqa: S603 - ours
+            subprocess.run(  # noqa: S603 - our own words
+                self.command("logs"), check=False, cwd=self._root, env=self.environment, stdout=file
+            )
         return path
 
 
@@ -111,7 +128,7 @@ def run_trial(mode: str, command: list[str], *, root: Path, shell: Mapping[str, 
         try:
             trial.do("build")
             trial.do("up")
-            status = subprocess.run(command, check=False, cwd=root, env=trial.environment).returncode  # noqa: S603 - ours
+            status = subprocess.call(command, cwd=root, env=trial.environment)  # noqa: S603 - from the Makefile
         except subprocess.CalledProcessError as error:
             sys.stderr.write(f"{error}\n")
         finally:

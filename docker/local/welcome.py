@@ -5,16 +5,14 @@ from collections.abc import Mapping
 
 from local.env_file import DEFAULT_PORTS
 
-RUN = {
-    "pipeline": "outreach_email",
-    "input": {
-        "template_type": "general",
-        "template": "Dear {{name}},\n\nI read about your work on {{research_topic}}. Could we talk for twenty minutes?"
-        "\n\nKind regards\n{{sender}}",
-        "recipient": {"name": "Dr. Elena Marsh", "affiliation": "Northfield University"},
-        "sender": "Sam Okafor",
-    },
+EMAIL = {
+    "template_type": "general",
+    "template": "Dear {{name}},\n\nI read about your work on {{research_topic}}. Could we talk for twenty "
+    "minutes?\n\nKind regards\n{{sender}}",
+    "recipient": {"name": "Dr. Elena Marsh", "affiliation": "Northfield University"},
+    "sender": "Sam Okafor",
 }
+SIMULATED = "simulated (set ANTHROPIC_API_KEY in .env for the real one)"
 TEXT = """
 Penstock is up{where}.
 
@@ -39,8 +37,9 @@ def compose_welcome(variables: Mapping[str, str], *, mode: str) -> str:
     def port(name: str) -> int:
         return int(variables.get(name) or DEFAULT_PORTS[name])
 
-    simulator = "simulator:8080" if mode == "compose" else f"127.0.0.1:{port('SIMULATOR_PUBLISH_PORT')}"
-    run = {**RUN, "input": {**RUN["input"], "sources": [f"http://{simulator}/samples/researcher.html"]}}
+    local = f"127.0.0.1:{port('SIMULATOR_PUBLISH_PORT')}"
+    simulator = "simulator:8080" if mode == "compose" else local
+    email = {**EMAIL, "sources": [f"http://{simulator}/samples/researcher.html"]}
     return TEXT.format(
         where="" if mode == "compose" else " as local processes; their logs are in .run/logs",
         api=f"http://127.0.0.1:{port('API_PORT')}",
@@ -48,6 +47,6 @@ def compose_welcome(variables: Mapping[str, str], *, mode: str) -> str:
         flower_port=port("FLOWER_PORT"),
         flower_user=variables.get("FLOWER_USER") or "penstock",
         flower_password=variables["FLOWER_PASSWORD"],
-        claude="the real one" if variables.get("ANTHROPIC_API_KEY") else "simulated (set ANTHROPIC_API_KEY in .env for the real one)",
-        body=json.dumps(run),
+        claude="the real one" if variables.get("ANTHROPIC_API_KEY") else SIMULATED,
+        body=json.dumps({"pipeline": "outreach_email", "input": email}),
     )

@@ -19,7 +19,7 @@ from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
 from services.api.event_hub import EventHub
 from services.api.http_metrics import HttpMetrics
-from services.api.middleware.access_log import AccessLogMiddleware
+from services.api.middleware.access_log import AccessLogMiddleware, silence_server_log
 from services.api.middleware.body_limit import BodyLimitMiddleware
 from services.api.middleware.head import HeadMiddleware
 from services.api.middleware.request_id import RequestIdMiddleware
@@ -47,6 +47,7 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     """
     if dependencies is None:
         telemetry.initialize(service_name="api")
+        silence_server_log()
         dependencies = build_dependencies()
     # No redirect to or from a trailing slash: a path that is not documented is 404.
     app = FastAPI(

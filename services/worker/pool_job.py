@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError as AwaitCancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import (
@@ -260,3 +260,34 @@ def current_job() -> Job | None:
 async def as_coroutine(awaitable: Awaitable[T]) -> T:
     """Any awaitable as a coroutine."""
     return await awaitable
+
+
+class Interruptible(Generic[T]):
+    """A coroutine outside of a pool, in which a cancellation can become the soft time limit."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.limit: SoftLimitCancelledError | None = None
+        self._coroutine = coroutine
+
+    async def run(self) -> T:
+        """Await the coroutine; set `limit` before cancelling to raise that instead."""
+        try:
+            return await self._steps()
+        except SoftLimitCancelledError as limit:
+            raise SoftTimeLimitExceeded(*limit.args) from limit
+
+    @types.coroutine
+    def _steps(self) -> Generator[object, None, T]:
+        interruption: BaseException | None = None
+        while True:
+            try:
+                step = self._coroutine
+                future = step.throw(interruption) if interruption else step.send(None)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            try:
+                yield future
+                interruption = None
+            except BaseException as error:  # noqa: BLE001 - cancellation too belongs to the coroutine
+                interruption, self.limit = self.limit or error, None

@@ -46,6 +46,8 @@ class LabInput(BaseModel):
 async def first(given: LabInput, context: StepContext) -> LabInput:
     """Be a step whose repetition would show."""
     _note("first", context)
+    if given.behaviour == "wait twice":
+        await asyncio.sleep(given.seconds)
     return given
 
 
@@ -53,7 +55,7 @@ async def second(given: LabInput, context: StepContext) -> Text:
     """Do what the input says."""
     _note("second", context)
     match given.behaviour:
-        case "wait":
+        case "wait" | "wait twice":
             await asyncio.sleep(given.seconds)
         case "block":
             time.sleep(given.seconds)  # noqa: ASYNC251 - on purpose: it starves the loop
@@ -61,6 +63,8 @@ async def second(given: LabInput, context: StepContext) -> Text:
             os.kill(os.getpid(), signal.SIGKILL)
         case "flaky" if context.attempt == 1:
             raise StepTransientError("not yet")
+        case "break":
+            raise StepTransientError("never")
         case "ask":
             await context.claude.ask(None, Text)
     return Text(text=f"done in try {context.attempt}")

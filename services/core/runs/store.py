@@ -56,7 +56,7 @@ class RunStore:
         max_crashes: int,
         rehint_after_s: float,
         max_queued_runs: int,
-        timeout_s: float = 5.0,
+        timeout_s: float = 4.0,
     ) -> None:
         """Take the engine; nothing connects yet.
 

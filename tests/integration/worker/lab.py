@@ -49,7 +49,7 @@ class LabWorker:
         environment = (
             os.environ
             | settings
-            | {  # noqa: TID251 - the worker's environment
+            | {
                 "CELERY_CUSTOM_WORKER_POOL": "services.worker.pool:TaskPool",
                 "CELERY_HEARTBEAT_FILE": str(self.heartbeat_file),
             }
@@ -98,7 +98,7 @@ class Lab:
         self._folder = folder
         self._key = key
         postgres, broker = servers
-        self._settings = {
+        self.settings = {
             **_as_environment(postgres, "POSTGRES_"),
             **_as_environment(broker, "REDIS_"),
             "CELERY_LEASE_TTL_S": str(LEASE_TTL_S),
@@ -112,7 +112,7 @@ class Lab:
 
     async def start_worker(self, *, pool: str = "custom", **settings: str) -> LabWorker:
         """A worker that is ready."""
-        worker = LabWorker(self._folder, self._settings | settings, pool=pool)
+        worker = LabWorker(self._folder, self.settings | settings, pool=pool)
         self.workers.append(worker)
         await worker.wait_until_ready()
         return worker
