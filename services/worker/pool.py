@@ -235,6 +235,8 @@ class TaskPool(BasePool):
         while self._pool.thread.is_alive() and monotonic() < deadline:
             self._pool.thread.join(0.05)
             self._celery.run_outside_of_hub()
+        # What was posted since: acks made while Celery's event loop closes would be lost.
+        self._celery.run_outside_of_hub()
         if self._pool.thread.is_alive():
             logger.critical("the loop is blocked and is abandoned\n%s", self._pool.stack())
 

@@ -42,11 +42,9 @@ def drain(
     settings: RedisSettings, task: str, arguments: tuple[object, ...], *, count: int
 ) -> float:
     """Seconds that one worker takes for so many tasks."""
-    with Celery("filler", broker=settings.broker_url) as filler:
-        for _ in range(count):
-            filler.send_task(f"tests.fakes.pool_app.{task}", arguments)
     log = Path(tempfile.mkdtemp(prefix="bench-pool-")) / "log"
     worker = PoolWorker(settings, log, concurrency="1000", loglevel="WARNING")
+    worker.send_many(task, [arguments] * count)  # while it starts up
     try:
         wait_until(lambda: worker.queued() < count, timeout_s=30, what=worker.output)
         begun = time.monotonic()

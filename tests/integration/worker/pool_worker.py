@@ -98,6 +98,12 @@ class PoolWorker:
         sent = self.app.send_task(f"tests.fakes.pool_app.{task}", args, **options)
         return SentTask(sent.id, self)
 
+    def send_many(self, task: str, arguments: list[tuple[Any, ...]]) -> None:
+        """Send many tasks at once."""
+        with self.app.producer_or_acquire() as producer, producer.batch():
+            for args in arguments:
+                self.app.send_task(f"tests.fakes.pool_app.{task}", args, producer=producer)
+
     def call(self, task: str, *args: Any, timeout_s: float = 15) -> Any:
         """Send a task and wait for its result."""
         return self.send(task, *args).get(timeout_s=timeout_s)

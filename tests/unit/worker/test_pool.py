@@ -356,6 +356,18 @@ def test_stop_waits_for_tasks_within_the_grace_period(harness: Harness) -> None:
     assert not harness.pool.did_start_ok()
 
 
+def test_stop_tells_what_a_loop_left_behind(harness: Harness) -> None:
+    """Also if the loop ended before anybody looked: an ack made later would be lost."""
+    harness.apply(lambda: "finished")
+    loop = harness.pool._pool
+    loop.stop(is_cold=False)
+    loop.thread.join(5)
+
+    harness.pool.stop()
+
+    assert harness.told[-1] == ("result", "finished")
+
+
 def test_stop_is_bounded(harness: Harness) -> None:
     """A task that takes longer than grace and cleanup is cancelled."""
     harness.apply(lambda: wait_for(asyncio.sleep(30)))
