@@ -45,7 +45,7 @@ class LabInput(BaseModel):
 
 async def first(given: LabInput, context: StepContext) -> LabInput:
     """Be a step whose repetition would show."""
-    _note("first", context)
+    _note(given, context)
     if given.behaviour == "wait twice":
         await asyncio.sleep(given.seconds)
     return given
@@ -53,7 +53,7 @@ async def first(given: LabInput, context: StepContext) -> LabInput:
 
 async def second(given: LabInput, context: StepContext) -> Text:
     """Do what the input says."""
-    _note("second", context)
+    _note(given, context)
     match given.behaviour:
         case "wait" | "wait twice":
             await asyncio.sleep(given.seconds)
@@ -70,8 +70,9 @@ async def second(given: LabInput, context: StepContext) -> Text:
     return Text(text=f"done in try {context.attempt}")
 
 
-def _note(step: str, context: StepContext) -> None:
-    notes.rpush(RECORD, f"{step} {context.run_id}")
+def _note(given: LabInput, context: StepContext) -> None:
+    if given.behaviour != "silent":
+        notes.rpush(RECORD, f"{context.step} {context.run_id}")
 
 
 @asynccontextmanager
