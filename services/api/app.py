@@ -11,6 +11,7 @@ from config.anthropic import AnthropicSettings
 from config.api import ApiSettings
 from config.celery import CelerySettings
 from config.environment import EnvironmentSettings
+from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services import __version__
@@ -19,7 +20,7 @@ from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
 from services.api.event_hub import EventHub
 from services.api.http_metrics import HttpMetrics
-from services.api.middleware.access_log import AccessLogMiddleware
+from services.api.middleware.access_log import AccessLogMiddleware, silence_server_log
 from services.api.middleware.body_limit import BodyLimitMiddleware
 from services.api.middleware.head import HeadMiddleware
 from services.api.middleware.request_id import RequestIdMiddleware
@@ -47,6 +48,8 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     """
     if dependencies is None:
         telemetry.initialize(service_name="api")
+        telemetry.instrument_celery()
+        silence_server_log()
         dependencies = build_dependencies()
     # No redirect to or from a trailing slash: a path that is not documented is 404.
     app = FastAPI(
@@ -66,9 +69,9 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
 
 def build_dependencies() -> Dependencies:
     """What the settings ask for; connections open when they are first used."""
-    settings, celery, redis = ApiSettings(), CelerySettings(), RedisSettings()
+    settings, celery, redis = load(ApiSettings), load(CelerySettings), load(RedisSettings)
     store = RunStore(
-        create_engine(PostgresSettings()),
+        create_engine(load(PostgresSettings)),
         lease_ttl_s=celery.lease_ttl_s,
         max_crashes=celery.max_crashes,
         rehint_after_s=celery.rehint_after_s,
@@ -83,8 +86,8 @@ def build_dependencies() -> Dependencies:
 
     return Dependencies(
         settings=settings,
-        environment=EnvironmentSettings().env,
-        anthropic=AnthropicSettings(),
+        environment=load(EnvironmentSettings).env,
+        anthropic=load(AnthropicSettings),
         sweep_interval_s=celery.sweep_interval_s,
         store=store,
         publisher=HintPublisher(create_celery_app(redis, celery)),

@@ -5,22 +5,22 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from config.celery import CelerySettings
+from config.loading import load
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
+from services.core.db import Database, create_engine
 from services.core.errors import StoreUnavailableError
+from services.core.runs.key_records import KeyRecords
 from services.core.runs.keys import generate_key, parse_key
-from services.core.runs.store import RunStore
 
 NO_SUCH_KEY = 1
 NO_RECORD = 2
 
 
-async def create_key(store: RunStore, *, name: str) -> str:
+async def create_key(keys: KeyRecords, *, name: str) -> str:
     """Store a new key's hash.
 
     Args:
-        store: Where keys are.
+        keys: Where keys are.
         name: Who will use it; shown by `list`.
 
     Returns:
@@ -30,22 +30,22 @@ async def create_key(store: RunStore, *, name: str) -> str:
     parsed = parse_key(text)
     assert parsed is not None  # noqa: S101 - it was just made in that form
     prefix, key_hash = parsed
-    await store.add_key(name=name, prefix=prefix, key_hash=key_hash)
+    await keys.add_key(name=name, prefix=prefix, key_hash=key_hash)
     return text
 
 
-async def run_command(store: RunStore, arguments: argparse.Namespace) -> int:
+async def run_command(keys: KeyRecords, arguments: argparse.Namespace) -> int:
     """Do what the command line says; the exit status."""
     match arguments.command:
         case "create":
-            _print(await create_key(store, name=arguments.name))
+            _print(await create_key(keys, name=arguments.name))
         case "revoke":
-            if not await store.revoke_key(arguments.prefix):
+            if not await keys.revoke_key(arguments.prefix):
                 print(f"There is no active key {arguments.prefix}.", file=sys.stderr)  # noqa: T201 - it answers a person
                 return NO_SUCH_KEY
             _print(f"Revoked {arguments.prefix}.")
         case _:
-            for key in await store.list_keys():
+            for key in await keys.list_keys():
                 _print(f"{key.prefix}  {'revoked' if key.is_revoked else 'active '}  {key.name}")
     return 0
 
@@ -69,21 +69,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 async def main(argv: Sequence[str]) -> int:
     """Run one command on the configured record; the exit status."""
     arguments = parse_arguments(argv)
-    celery = CelerySettings()
-    store = RunStore(
-        create_engine(PostgresSettings()),
-        lease_ttl_s=celery.lease_ttl_s,
-        max_crashes=celery.max_crashes,
-        rehint_after_s=celery.rehint_after_s,
-        max_queued_runs=0,
-    )
+    settings = load(PostgresSettings)
+    database = Database(create_engine(settings), timeout_s=settings.statement_timeout_s)
     try:
-        return await run_command(store, arguments)
+        return await run_command(KeyRecords(database), arguments)
     except StoreUnavailableError as error:
         print(error, file=sys.stderr)  # noqa: T201 - it answers a person
         return NO_RECORD
     finally:
-        await store.close()
+        await database.close()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The server process below gunicorn."""
 
+import signal
+from types import FrameType
 from typing import Any
 
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # it has no types
@@ -14,7 +16,10 @@ class ApiWorker(UvicornWorker):  # type: ignore[misc]  # it has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.config.server_header = False
-        self.config.access_log = False
-        self.config.timeout_graceful_shutdown = max(
-            1, self.cfg.graceful_timeout - CUT_BEFORE_KILL_S
-        )
+        grace_s = self.cfg.graceful_timeout - CUT_BEFORE_KILL_S
+        self.config.timeout_graceful_shutdown = max(1, grace_s)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop the server when gunicorn says SIGQUIT, as it does at Ctrl-C: uvicorn-worker 0.4 only notes it."""
+        super().handle_exit(sig, frame)
+        signal.raise_signal(signal.SIGTERM)

@@ -84,10 +84,10 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._sockets = sockets
         self._pieces = _once(answer) if isinstance(answer, bytes) else answer()
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
         return await anext(self._pieces, b"")
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's signature
         self._sockets.sent.append(buffer)
 
     async def aclose(self) -> None:
@@ -97,7 +97,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
     ) -> httpcore.AsyncNetworkStream:
         self._sockets.tls_names.append(server_hostname)
         return self

@@ -45,15 +45,17 @@ class LabInput(BaseModel):
 
 async def first(given: LabInput, context: StepContext) -> LabInput:
     """Be a step whose repetition would show."""
-    _note("first", context)
+    _note(given, context)
+    if given.behaviour == "wait twice":
+        await asyncio.sleep(given.seconds)
     return given
 
 
 async def second(given: LabInput, context: StepContext) -> Text:
     """Do what the input says."""
-    _note("second", context)
+    _note(given, context)
     match given.behaviour:
-        case "wait":
+        case "wait" | "wait twice":
             await asyncio.sleep(given.seconds)
         case "block":
             time.sleep(given.seconds)  # noqa: ASYNC251 - on purpose: it starves the loop
@@ -61,13 +63,16 @@ async def second(given: LabInput, context: StepContext) -> Text:
             os.kill(os.getpid(), signal.SIGKILL)
         case "flaky" if context.attempt == 1:
             raise StepTransientError("not yet")
+        case "break":
+            raise StepTransientError("never")
         case "ask":
             await context.claude.ask(None, Text)
     return Text(text=f"done in try {context.attempt}")
 
 
-def _note(step: str, context: StepContext) -> None:
-    notes.rpush(RECORD, f"{step} {context.run_id}")
+def _note(given: LabInput, context: StepContext) -> None:
+    if given.behaviour != "silent":
+        notes.rpush(RECORD, f"{context.step} {context.run_id}")
 
 
 @asynccontextmanager

@@ -51,7 +51,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={"unacked_restore_interval": 1},
     result_expires=600,
-    task_track_started=True,
+    task_track_started=_ENV.get("POOL_APP_TRACK_STARTED", "1") == "1",
     worker_send_task_events=_ENV.get("POOL_APP_EVENTS") == "1",
     asyncio_pool=PoolLimits(
         shutdown_grace_s=float(_ENV.get("POOL_APP_GRACE_S", "20")),
@@ -267,6 +267,14 @@ def swallow_and_wait_again() -> str:
     except BaseException:  # noqa: BLE001 - what a hostile body does
         wait_for(asyncio.sleep(30))
     return "survived"
+
+
+@app.task(time_limit=0.3)
+def swallow_in_a_loop() -> None:
+    """An ordinary task that swallows its end for ever."""
+    while True:
+        with suppress(BaseException):
+            wait_for(asyncio.sleep(30))
 
 
 @app.task(soft_time_limit=0.2, time_limit=0.4)

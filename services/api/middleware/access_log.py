@@ -18,6 +18,11 @@ Measure = Callable[[str, str, int, float], None]
 """Takes method, route, status and seconds."""
 
 
+def silence_server_log() -> None:
+    """Leave the telling of requests to the middleware: uvicorn logs whole paths, with the ids in them."""
+    logging.getLogger("uvicorn.access").disabled = True
+
+
 class AccessLogMiddleware:
     """Tells what was asked by its route, so that ids and secrets in paths stay out of logs and labels."""
 

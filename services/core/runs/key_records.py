@@ -31,13 +31,15 @@ REVOKE_KEY = statement(
     """
 )
 
+LIST_KEYS = statement("SELECT * FROM api_keys ORDER BY id")
+
 
 class KeyPrefixTakenError(ValueError):
     """Another key has the same prefix."""
 
 
 class KeyRecords:
-    """Finds, adds and revokes keys. RunStore says what each method promises."""
+    """Finds, adds, revokes and lists keys. RunStore says what each method promises."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -60,6 +62,10 @@ class KeyRecords:
     async def revoke_key(self, prefix: str) -> bool:
         """Revoke a key; whether there was one to revoke."""
         return bool(await self._database.fetch(REVOKE_KEY, {"prefix": storable_text(prefix)}))
+
+    async def list_keys(self) -> list[ApiKey]:
+        """Every key, the oldest first."""
+        return [_key(row) for row in await self._database.fetch(LIST_KEYS)]
 
 
 def _key(row: Row[Any]) -> ApiKey:

@@ -153,7 +153,7 @@ async def test_a_hanging_claude_is_given_up_in_time(simulator, make_claude) -> N
     error = await fail(make_claude(timeout_s=0.4), ClaudeUnavailableError)
 
     assert error.error_type == "timeout"
-    assert monotonic_s() - started < 2
+    assert monotonic_s() - started < 5
     simulator.wait_for("cancelled")
 
 
@@ -166,7 +166,7 @@ async def test_a_dripping_claude_is_given_up_in_time(simulator, make_claude) -> 
 
     assert error.error_type == "timeout"
     assert error.usage is not None
-    assert monotonic_s() - started < 2
+    assert monotonic_s() - started < 5
     simulator.wait_for("cancelled")
 
 
@@ -181,8 +181,8 @@ async def test_cancelling_closes_the_request(simulator, claude, rule) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await call
-    ended = await asyncio.to_thread(simulator.wait_for, "cancelled", timeout_s=2)
-    assert ended["duration_ms"] < 2000
+    ended = await asyncio.to_thread(simulator.wait_for, "cancelled")
+    assert ended["duration_ms"] < 5000
 
 
 def wait_for_open_call(simulator: RunningSimulator) -> None:

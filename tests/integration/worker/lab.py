@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import asyncpg
 import redis
+from celery import Celery
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
@@ -27,7 +29,7 @@ LEASE_TTL_S = 2
 POOLS = {"custom": "runs", "prefork": "isolated,default"}
 
 
-def _as_environment(settings: BaseSettings, prefix: str) -> dict[str, str]:
+def as_environment(settings: BaseSettings, prefix: str) -> dict[str, str]:
     """The variables that give a subprocess the same settings."""
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {
@@ -47,9 +49,9 @@ class LabWorker:
         self.heartbeat_file = folder / f"{self.name}.heartbeat"
         self._log = folder / f"{self.name}.log"
         environment = (
-            os.environ
+            os.environ  # noqa: TID251 - the worker's environment
             | settings
-            | {  # noqa: TID251 - the worker's environment
+            | {
                 "CELERY_CUSTOM_WORKER_POOL": "services.worker.pool:TaskPool",
                 "CELERY_HEARTBEAT_FILE": str(self.heartbeat_file),
             }
@@ -89,18 +91,20 @@ class Lab:
         folder: Path,
         store: RunStore,
         key: ApiKey,
-        publisher: HintPublisher,
+        app: Celery,
         servers: tuple[PostgresSettings, RedisSettings],
     ) -> None:
         self.store = store
-        self.publisher = publisher
+        self.app = app
+        self.publisher = HintPublisher(app)
         self.workers: list[LabWorker] = []
         self._folder = folder
         self._key = key
         postgres, broker = servers
-        self._settings = {
-            **_as_environment(postgres, "POSTGRES_"),
-            **_as_environment(broker, "REDIS_"),
+        self._postgres = postgres
+        self.settings = {
+            **as_environment(postgres, "POSTGRES_"),
+            **as_environment(broker, "REDIS_"),
             "CELERY_LEASE_TTL_S": str(LEASE_TTL_S),
             "CELERY_RETRY_BACKOFF_S": "0.2",
             "CELERY_SWEEP_INTERVAL_S": "0.5",
@@ -108,26 +112,52 @@ class Lab:
             "CELERY_SHUTDOWN_GRACE_S": "1",
             "LOGFIRE_LOG_FORMAT": "text",
         }
-        self._notes = redis.Redis.from_url(broker.result_url, decode_responses=True)
+        self._broker = broker
 
     async def start_worker(self, *, pool: str = "custom", **settings: str) -> LabWorker:
         """A worker that is ready."""
-        worker = LabWorker(self._folder, self._settings | settings, pool=pool)
+        worker = LabWorker(self._folder, self.settings | settings, pool=pool)
         self.workers.append(worker)
         await worker.wait_until_ready()
         return worker
 
     async def post(self, behaviour: str = "return", seconds: float = 0) -> UUID:
         """Accept a run and hint it, as the API does."""
-        new = NewRun(
+        run_id = await self.post_without_hint(behaviour, seconds)
+        self.publisher.hint(run_id)
+        return run_id
+
+    async def post_without_hint(self, behaviour: str = "return", seconds: float = 0) -> UUID:
+        """Accept a run whose hint is lost."""
+        run, _ = await self.store.accept_run(self._new_run(behaviour, seconds))
+        return run.id
+
+    def _new_run(self, behaviour: str, seconds: float) -> NewRun:
+        return NewRun(
             key_id=self._key.id,
             pipeline="lab",
             input={"behaviour": behaviour, "seconds": seconds},
             step_names=("first", "second"),
         )
-        run, _ = await self.store.accept_run(new)
-        self.publisher.hint(run.id)
-        return run.id
+
+    async def post_suspect(self, behaviour: str = "return", seconds: float = 0) -> UUID:
+        """A run that counts as having killed its worker before, so that it is executed alone."""
+        run_id = await self.post_without_hint(behaviour, seconds)
+        await self._mark_suspect(run_id)
+        self.publisher.hint(run_id, is_isolated=True)
+        return run_id
+
+    async def _mark_suspect(self, run_id: UUID) -> None:
+        password = self._postgres.password
+        connection = await asyncpg.connect(
+            host=self._postgres.host,
+            port=self._postgres.port,
+            user=self._postgres.user,
+            password=password.get_secret_value() if password else None,
+            database=self._postgres.db,
+        )
+        await connection.execute("UPDATE runs SET is_isolated = true WHERE id = $1", run_id)
+        await connection.close()
 
     async def get(self, run_id: UUID) -> Run:
         """A run as its client sees it."""
@@ -156,7 +186,17 @@ class Lab:
 
     def noted(self) -> list[str]:
         """Which steps have begun, as "step run_id"."""
-        return list(self._notes.lrange(RECORD, 0, -1))
+        with redis.Redis.from_url(self._broker.result_url, decode_responses=True) as client:
+            return list(client.lrange(RECORD, 0, -1))
+
+    def broker(self) -> "redis.Redis":
+        """A client of the broker's database."""
+        return redis.Redis.from_url(self._broker.broker_url, decode_responses=True)
+
+    def broker_depth(self, queue: str) -> int:
+        """Messages that wait in a queue."""
+        with self.broker() as client:
+            return int(client.llen(queue))
 
     async def wait_for_step(self, step: str, run_id: UUID) -> None:
         """Wait until a step has begun."""
@@ -173,4 +213,4 @@ class Lab:
             if worker.process.poll() is None:
                 worker.process.kill()
                 worker.process.wait(10)
-        self._notes.close()
+        self.publisher.close()

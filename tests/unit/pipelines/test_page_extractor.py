@@ -17,8 +17,8 @@ ARTICLE = "<p>Ingrid Solheim studies how small-scale turbulence limits weather f
 
 @pytest.fixture(scope="module")
 def extractor() -> Iterator[PageExtractor]:
-    """An extractor that gives up after two seconds."""
-    extractor = PageExtractor(time_limit_s=2)
+    """An extractor that gives up after a second of work."""
+    extractor = PageExtractor(cpu_limit_s=1)
     yield extractor
     extractor.close()
 
@@ -95,6 +95,17 @@ async def test_a_page_that_takes_minutes_is_given_up(extractor: PageExtractor, h
         await extractor.extract(html.encode(), "utf-8")
 
     assert "turbulence" in (await extractor.extract(page().encode(), "utf-8"))[1]
+
+
+async def test_a_page_that_needs_too_much_memory_is_given_up(
+    extractor: PageExtractor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The process ends quietly, and the next page is read."""
+    with pytest.raises(StepInputError, match="too much time or memory"):
+        await extractor.extract(b" " * 300_000_000, "utf-8")
+
+    assert "turbulence" in (await extractor.extract(page().encode(), "utf-8"))[1]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("tag", ["div", "b", "table><tr><td", "ul><li", "svg", "blockquote"])

@@ -1,7 +1,7 @@
 """services.simulator.findings: values that stand in the prompt, or none."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.simulator.findings import find_value
@@ -63,6 +63,7 @@ def test_what_the_prompt_does_not_tell_is_not_found(name):
     assert find_value(name, "", Material(SOURCES)) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30), st.text(alphabet='abc .:"()2026\n', max_size=120))
 def test_a_found_value_stands_in_the_prompt(name, text):
     """Whatever is asked and whatever is given, a value is a copy."""

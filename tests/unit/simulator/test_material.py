@@ -1,7 +1,7 @@
 """services.simulator.material: what stands where in a prompt."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.simulator.material import Material, normal_name, split_sentences, words_of
@@ -95,6 +95,7 @@ def test_names_have_one_spelling():
     assert words_of("recentPaper") == ["recent", "paper"]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='<>/ab="& \n:.{}', max_size=200))
 def test_any_prompt_can_be_read(prompt):
     """Broken tags are text."""

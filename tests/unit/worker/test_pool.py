@@ -15,6 +15,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured, SoftTimeLimitExceeded, WorkerLostError
 from celery.signals import worker_process_init
+from celery.worker import state as worker_state
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from services.worker import pool_loop as pool_loop_module
@@ -42,7 +43,8 @@ class FakeHub:
         self.calls.put(function)
 
     def call_repeatedly(self, delay: float, function: Callable[[], None]) -> None:
-        """Fire no timer."""
+        """Remember the timer, and never fire it."""
+        self.timer = function
 
     def fire_timers(self) -> None:
         """Fire no timer."""
@@ -354,6 +356,18 @@ def test_stop_waits_for_tasks_within_the_grace_period(harness: Harness) -> None:
     assert not harness.pool.did_start_ok()
 
 
+def test_stop_tells_what_a_loop_left_behind(harness: Harness) -> None:
+    """Also if the loop ended before anybody looked: an ack made later would be lost."""
+    harness.apply(lambda: "finished")
+    loop = harness.pool._pool
+    loop.stop(is_cold=False)
+    loop.thread.join(5)
+
+    harness.pool.stop()
+
+    assert harness.told[-1] == ("result", "finished")
+
+
 def test_stop_is_bounded(harness: Harness) -> None:
     """A task that takes longer than grace and cleanup is cancelled."""
     harness.apply(lambda: wait_for(asyncio.sleep(30)))
@@ -439,6 +453,19 @@ def test_a_blocked_loop_is_reported_once_with_its_stack(
     assert "in block_the_loop" in blocked[0]
     assert watch.lag_s > 0.15
     assert "was blocked for 0." in caplog.text
+
+
+def test_a_dead_loop_ends_the_worker(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Better started again than alive without ever running a task."""
+    monkeypatch.setattr(worker_state, "should_terminate", None)
+    monkeypatch.setattr(harness.pool._pool, "thread", threading.Thread())
+
+    harness.hub.timer()
+
+    assert worker_state.should_terminate == 1
+    assert "the loop has died" in caplog.text
 
 
 def test_grow_and_shrink_change_limit_and_semaphore(harness: Harness) -> None:

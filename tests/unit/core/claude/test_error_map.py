@@ -7,7 +7,7 @@ import anthropic
 import httpx2
 import pytest
 import time_machine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.claude.error_map import MAX_RETRY_AFTER_S, retry_after_s, to_claude_error
@@ -149,6 +149,7 @@ def test_retry_after_is_read_as_seconds_or_date(headers, expected_s):
         assert expected_s == retry_after_s(httpx2.Headers(headers))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
 def test_no_retry_after_breaks_the_map(text):
     """Whatever the header says, the wait is sane or unknown."""
@@ -157,6 +158,7 @@ def test_no_retry_after_breaks_the_map(text):
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_S
 
 
+@settings(deadline=None)
 @given(
     st.integers(200, 599),
     st.one_of(st.none(), st.text(max_size=20)),
