@@ -57,7 +57,7 @@ class Trial:
 
     def command(self, verb: str) -> list[str]:
         """The command that does it to this stack: build, up, kill-worker, logs or down."""
-        compose = ["docker", "compose"]
+        compose = ["docker", "compose", "--progress", "quiet"]
         local = [
             sys.executable,
             "-m",
