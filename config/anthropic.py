@@ -24,7 +24,7 @@ class AnthropicSettings(Settings):
     """Model whose prices count where a model has none that we know; a dear one: budgets hold."""
     timeout_s: float = Field(default=120, gt=0)
     """Seconds that one call may take, from the request to the last piece of the answer."""
-    connect_timeout_s: float = Field(default=5, gt=0)
+    connect_timeout_s: float = Field(default=15, gt=0)
     """Seconds that a connection to Claude may take."""
     max_connections: int = Field(default=1000, ge=1)
     """Calls that one process may have open at once."""

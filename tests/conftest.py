@@ -4,13 +4,17 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 IS_CI = os.environ.get("CI") == "true"  # noqa: TID251 - how tests run is no setting
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare our marks."""
+    """Declare our marks, and let Hypothesis take its time."""
+    # How long an example takes says how busy the machine is.
+    hypothesis.settings.register_profile("penstock", deadline=None)
+    hypothesis.settings.load_profile("penstock")
     config.addinivalue_line("markers", "compose: holds in containers only, not for local processes")
 
 

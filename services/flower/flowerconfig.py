@@ -1,8 +1,9 @@
 """Flower's own configuration file, which it executes; arguments on the command line win."""
 
 from config.flower import FlowerSettings
+from config.loading import load
 
-_settings = FlowerSettings()
+_settings = load(FlowerSettings)
 
 address = _settings.bind_host
 port = _settings.port

@@ -9,7 +9,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from config.loading import load
 from config.simulator import SimulatorSettings
+from services.core import telemetry
 from services.simulator.errors import ApiError, InvalidRequestError
 from services.simulator.faults import FaultBoard
 from services.simulator.ledger import Ledger
@@ -66,7 +68,9 @@ def create_app(settings: SimulatorSettings | None = None) -> FastAPI:
     Args:
         settings: Pace and bounds; None means those of the environment.
     """
-    settings = settings or SimulatorSettings()
+    if settings is None:
+        telemetry.initialize(service_name="simulator")
+        settings = load(SimulatorSettings)
     app = FastAPI(title=TITLE, description="Answers by rule; no model is involved.", docs_url=None)
     app.state.simulator = State(
         settings=settings,

@@ -44,7 +44,6 @@ def _connect_parent(process: WorkerProcess) -> None:
     def begin(sender: str, **_: object) -> None:
         telemetry.initialize(service_name=SERVICE_NAME)
         telemetry.instrument_celery()
-        telemetry.instrument_httpx()
         process.name(sender)
         process.forget_heartbeat()
 

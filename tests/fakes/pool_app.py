@@ -51,7 +51,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={"unacked_restore_interval": 1},
     result_expires=600,
-    task_track_started=True,
+    task_track_started=_ENV.get("POOL_APP_TRACK_STARTED", "1") == "1",
     worker_send_task_events=_ENV.get("POOL_APP_EVENTS") == "1",
     asyncio_pool=PoolLimits(
         shutdown_grace_s=float(_ENV.get("POOL_APP_GRACE_S", "20")),

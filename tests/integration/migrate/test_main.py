@@ -33,7 +33,7 @@ def migrate(
         "POSTGRES_PASSWORD": database.password.get_secret_value(),
         "API_INITIAL_KEY": key,
     }
-    return subprocess.run(  # noqa: S603 - our own arguments
+    return subprocess.run(
         [sys.executable, "-m", "services.migrate", *arguments],
         env=environment,
         cwd=REPOSITORY,

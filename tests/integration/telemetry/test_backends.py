@@ -15,7 +15,6 @@ import time
 from services.core import telemetry
 telemetry.initialize(service_name="sample")
 telemetry.initialize(service_name="other")
-telemetry.instrument_httpx()
 for number in range(2000):
     with telemetry.span("x", number=number):
         pass
