@@ -14,6 +14,8 @@ MODE ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null
 # The host's commands need only the standard library, so that Compose mode installs nothing; local mode needs the packages.
 HOST := PYTHONPATH=docker PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m local
 LOCAL := PYTHONPATH=docker $(BIN)/python -m local
+LOCK := $(VENV)/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+COMPOSE_SETS := compose.yaml compose.yaml:compose.override.yaml compose.yaml:docker/compose.trial.yaml
 SOURCES := config services tests docker/local
 
 .PHONY: help
@@ -30,11 +32,13 @@ up: secrets ## Start everything, wait until it is healthy, and show how to use i
 
 .PHONY: up-compose
 up-compose:
-	@docker compose up --detach --build --wait --remove-orphans
+	@docker compose build --quiet migrate # one build serves all: they share the image
+	@docker compose --progress quiet up --detach --wait --remove-orphans
 	@$(HOST) welcome --mode compose
 
 .PHONY: up-local
 up-local: $(INSTALLED)
+	@echo '$(if $(filter file,$(origin MODE)),No Docker engine answers: )Starting the services as local processes.'
 	@$(LOCAL) up
 	@$(HOST) welcome --mode local
 
@@ -52,8 +56,8 @@ logs: ## Follow the logs; SERVICE=api for one service
 	@$(if $(filter compose,$(MODE)),docker compose logs --follow --tail 100 $(SERVICE),$(LOCAL) logs $(SERVICE))
 
 .PHONY: watch
-watch: secrets ## Restart services when their source changes
-	@$(if $(filter compose,$(MODE)),docker compose watch,$(LOCAL) watch)
+watch: up ## Start everything, then restart workers whenever their source changes (the API reloads by itself)
+	@$(if $(filter compose,$(MODE)),docker compose watch --no-up,$(LOCAL) watch)
 
 .PHONY: secrets
 secrets: ## Write .env with generated secrets if there is none, and the secret files made from it
@@ -61,5 +65,76 @@ secrets: ## Write .env with generated secrets if there is none, and the secret f
 	@$(HOST) secrets
 
 .PHONY: key
-key: secrets ## Print the API key
-	@$(HOST) key
+key: secrets ## Print the API key of .env; NAME=alice makes another one
+	@$(if $(NAME),$(if $(filter compose,$(MODE)),docker compose exec --no-TTY api,$(LOCAL) run api) python -m services.api.keys create --name '$(NAME)',$(HOST) key)
+
+.PHONY: env-example
+env-example: $(INSTALLED) ## Write .env.example and docs/configuration.md from the settings' docstrings
+	@$(BIN)/python -m config --write
+
+# --- checks -------------------------------------------------------------------------------------
+
+.PHONY: test
+test: ## Run everything: check, unit, integration, and end to end in containers and as local processes
+	@[[ $${CI:-} != true || $(MODE) == compose ]] || { echo 'CI=true, but no Docker engine answers' >&2; exit 1; }
+	@$(MAKE) check test-unit test-integration $(if $(filter compose,$(MODE)),test-compose) test-local
+
+.PHONY: check
+check: $(INSTALLED) secrets ## Lint, check types and layers, and check the files that Docker and Compose read
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check --quiet $(SOURCES)
+	MYPYPATH=docker $(BIN)/mypy -p config -p services -p local
+	$(BIN)/lint-imports
+	$(BIN)/deptry config services
+	$(BIN)/vulture
+	$(BIN)/yamllint --strict .
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/shellcheck .ci/run docker/redis/start.sh
+	@if docker compose version >/dev/null 2>&1; then for files in $(COMPOSE_SETS); do (set -x; COMPOSE_FILE=$$files docker compose config --quiet); done; fi
+
+.PHONY: test-unit
+test-unit: $(INSTALLED)
+	$(BIN)/pytest --numprocesses 2 tests/unit tests/architecture
+
+.PHONY: test-integration
+test-integration: $(INSTALLED)
+	$(if $(filter local,$(MODE)),PENSTOCK_TEST_SERVERS=embedded) $(BIN)/pytest tests/integration
+
+.PHONY: test-compose
+test-compose: $(INSTALLED)
+	$(LOCAL) trial --mode compose $(BIN)/pytest tests/e2e
+
+.PHONY: test-local
+test-local: $(INSTALLED)
+	$(LOCAL) trial --mode local $(BIN)/pytest tests/e2e -m 'not compose'
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## Kill workers in the middle of runs, on a stack of its own
+	$(LOCAL) trial --mode $(MODE) $(BIN)/pytest tests/e2e/test_many_runs.py tests/chaos
+
+.PHONY: smoke
+smoke: $(INSTALLED) ## Check each part of the running stack, one line each
+	@$(BIN)/python -m tests.smoke
+
+.PHONY: fmt
+fmt: $(INSTALLED) ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+# --- packages -----------------------------------------------------------------------------------
+
+$(INSTALLED): requirements/uv.txt requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Penstock needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'Python has no venv module: install it (Debian: apt install python3-venv)' >&2; exit 1; }
+	@echo 'Installing packages into $(VENV) …'
+	@$(PYTHON) -m venv $(VENV)/uv
+	@$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
+	@[ -x $(BIN)/python ] || $(VENV)/uv/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	@$(VENV)/uv/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@touch $@
+
+.PHONY: lock
+lock: $(INSTALLED) ## Pin the newest packages that pyproject.toml allows, with hashes
+	$(LOCK) requirements/uv.in --output-file requirements/uv.txt
+	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
+	$(LOCK) pyproject.toml --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt

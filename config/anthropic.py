@@ -1,6 +1,6 @@
 """How Claude is reached."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from config.secrets import IssuedSecret
@@ -24,10 +24,16 @@ class AnthropicSettings(Settings):
     """Model whose prices count where a model has none that we know; a dear one: budgets hold."""
     timeout_s: float = Field(default=120, gt=0)
     """Seconds that one call may take, from the request to the last piece of the answer."""
-    connect_timeout_s: float = Field(default=5, gt=0)
+    connect_timeout_s: float = Field(default=15, gt=0)
     """Seconds that a connection to Claude may take."""
     max_connections: int = Field(default=1000, ge=1)
     """Calls that one process may have open at once."""
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _without_blanks(cls, value: object) -> object:
+        """A pasted key may end in a line break, which no header can hold; a blank one is none."""
+        return value.strip() or None if isinstance(value, str) else value
 
     @property
     def is_simulated(self) -> bool:

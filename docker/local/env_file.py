@@ -108,7 +108,11 @@ def choose_ports(*, lowest: Mapping[str, int] = DEFAULT_PORTS) -> dict[str, int]
 
 
 def write_env_file(
-    path: Path, *, env: str = "development", secrets_dir: str = "./.secrets", ports: Mapping[str, int]
+    path: Path,
+    *,
+    env: str = "development",
+    secrets_dir: str = "./.secrets",
+    ports: Mapping[str, int],
 ) -> bool:
     """Write a `.env` with fresh secrets unless there is one. True if it was written."""
     text = TEMPLATE.format(
@@ -138,7 +142,11 @@ def derive_files(variables: Mapping[str, str], folder: Path) -> None:
     Raises:
         LocalError: A secret that must be set is not.
     """
-    missing = [name for name in SECRET_NAMES if not variables.get(name) and name not in OPTIONAL_SECRET_NAMES]
+    missing = [
+        name
+        for name in SECRET_NAMES
+        if not variables.get(name) and name not in OPTIONAL_SECRET_NAMES
+    ]
     if missing:
         message = f"set {' and '.join(missing)} in .env (or move .env away: `make secrets` then writes a new one)"
         raise LocalError(message)
@@ -150,7 +158,9 @@ def derive_files(variables: Mapping[str, str], folder: Path) -> None:
     contents = {name.lower(): variables.get(name, "") for name in SECRET_NAMES}
     revision = hashlib.sha256(repr(contents).encode()).hexdigest()[:12]
     contents["revision.env"] = f"PENSTOCK_SECRETS_REVISION={revision}\n"
-    contents["settings.env"] = "".join(f"{name}={_quote(value)}\n" for name, value in sorted(settings.items()))
+    contents["settings.env"] = "".join(
+        f"{name}={_quote(value)}\n" for name, value in sorted(settings.items())
+    )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     for name, content in contents.items():

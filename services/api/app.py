@@ -11,6 +11,7 @@ from config.anthropic import AnthropicSettings
 from config.api import ApiSettings
 from config.celery import CelerySettings
 from config.environment import EnvironmentSettings
+from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.api.background import in_background
@@ -46,6 +47,7 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     """
     if dependencies is None:
         telemetry.initialize(service_name="api")
+        telemetry.instrument_celery()
         silence_server_log()
         dependencies = build_dependencies()
     # The document and its page are in routes/docs.py. No redirect to or from a trailing slash: a path that is not
@@ -65,9 +67,9 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
 
 def build_dependencies() -> Dependencies:
     """What the settings ask for; connections open when they are first used."""
-    settings, celery, redis = ApiSettings(), CelerySettings(), RedisSettings()
+    settings, celery, redis = load(ApiSettings), load(CelerySettings), load(RedisSettings)
     store = RunStore(
-        create_engine(PostgresSettings()),
+        create_engine(load(PostgresSettings)),
         lease_ttl_s=celery.lease_ttl_s,
         max_crashes=celery.max_crashes,
         rehint_after_s=celery.rehint_after_s,
@@ -82,8 +84,8 @@ def build_dependencies() -> Dependencies:
 
     return Dependencies(
         settings=settings,
-        environment=EnvironmentSettings().env,
-        anthropic=AnthropicSettings(),
+        environment=load(EnvironmentSettings).env,
+        anthropic=load(AnthropicSettings),
         sweep_interval_s=celery.sweep_interval_s,
         store=store,
         publisher=HintPublisher(create_celery_app(redis, celery)),

@@ -5,6 +5,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from config.loading import load
 from config.postgres import PostgresSettings
 from services.core.db import Database, create_engine
 from services.core.errors import StoreUnavailableError
@@ -68,7 +69,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 async def main(argv: Sequence[str]) -> int:
     """Run one command on the configured record; the exit status."""
     arguments = parse_arguments(argv)
-    settings = PostgresSettings()
+    settings = load(PostgresSettings)
     database = Database(create_engine(settings), timeout_s=settings.statement_timeout_s)
     try:
         return await run_command(KeyRecords(database), arguments)

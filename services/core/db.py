@@ -50,6 +50,7 @@ def create_engine(settings: PostgresSettings) -> AsyncEngine:
         },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "invalidate", _drop)
     return engine
 
 
@@ -64,6 +65,13 @@ def _refuse_closed(
     driver_connection = record.driver_connection
     if driver_connection is not None and driver_connection.is_closed():
         raise InvalidatePoolError
+
+
+def _drop(_connection: object, record: ConnectionPoolEntry, _error: BaseException | None) -> None:
+    """Close a broken connection at once: saying goodbye to a frozen server would take 2 s more."""
+    driver_connection = record.driver_connection
+    if driver_connection is not None:
+        driver_connection.terminate()
 
 
 class Database:

@@ -140,6 +140,8 @@ def logging_config(settings: LogfireSettings) -> dict[str, Any]:
             # One line per hint says nothing about runs; failures come at ERROR.
             "celery.worker.strategy": {"level": chatty},
             "celery.app.trace": {"level": chatty},
+            # A sweep every few seconds; that beat lives is for its health check to say.
+            "celery.beat": {"level": chatty},
             "tornado.access": {"level": chatty},
             "httpx": {"level": chatty},
             "httpx2": {"level": chatty},

@@ -106,11 +106,6 @@ def instrument_fastapi(app: Any) -> None:
     )
 
 
-def instrument_httpx() -> None:
-    """Give each request of httpx and httpx2 clients a span, without headers and bodies."""
-    logfire.instrument_httpx(capture_all=False)
-
-
 def instrument_celery() -> None:
     """Carry the trace through task messages; in the processes that send tasks and in workers.
 

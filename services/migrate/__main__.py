@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.api import ApiSettings
+from config.loading import load
 from config.postgres import PostgresSettings
 from services.core.clock import monotonic_s
 from services.core.db import Database, create_engine
@@ -94,10 +95,10 @@ async def run_command(postgres: PostgresSettings, arguments: argparse.Namespace)
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; the exit status."""
     parsed = _parser().parse_args(arguments)
-    postgres = PostgresSettings()
+    postgres = load(PostgresSettings)
     try:
         if parsed.command is None:
-            said = asyncio.run(prepare(postgres, ApiSettings().initial_key))
+            said = asyncio.run(prepare(postgres, load(ApiSettings).initial_key))
         else:
             said = asyncio.run(run_command(postgres, parsed))
     except (PenstockError, KeyPrefixTakenError, CommandError) as error:

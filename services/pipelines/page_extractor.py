@@ -17,19 +17,21 @@ from services.pipelines.frames import read_frame, write_frames
 COMMAND = (sys.executable, "-P", "-m", "services.pipelines.page_text")
 START_LIMIT_S = 60.0
 """Seconds for the child's imports on a busy machine."""
+BUSY_FACTOR = 4
+"""Seconds on the clock for each second of processor time, on a busy machine."""
 Child = subprocess.Popen[bytes]
 
 
 class PageExtractor:
     """Extracts pages one after another; the child starts with the first page."""
 
-    def __init__(self, *, time_limit_s: float = 5.0) -> None:
+    def __init__(self, *, cpu_limit_s: float = 5.0) -> None:
         """Make an extractor.
 
         Args:
-            time_limit_s: Seconds for one page; a large honest one takes about one.
+            cpu_limit_s: Seconds of processor time for one page; a large honest one takes about one.
         """
-        self._time_limit_s = time_limit_s
+        self._cpu_limit_s = cpu_limit_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page-text")
         self._children: list[Child] = []
         self._finalizer = weakref.finalize(self, _end, self._children)
@@ -51,7 +53,7 @@ class PageExtractor:
     def _extract(self, raw: bytes, charset: str) -> tuple[str, str]:
         try:
             child = self._running_child()
-            with _killed_after(child, self._time_limit_s):
+            with _killed_after(child, BUSY_FACTOR * self._cpu_limit_s):
                 write_frames(_requests(child), charset.encode(), raw)
                 answers = _answers(child)
                 return read_frame(answers).decode(), read_frame(answers).decode()
@@ -64,15 +66,15 @@ class PageExtractor:
     def _running_child(self) -> Child:
         if not self._children or self._children[0].poll() is not None:
             _end(self._children)
-            self._children.append(_start())
+            self._children.append(_start(self._cpu_limit_s))
             with _killed_after(self._children[0], START_LIMIT_S):
                 read_frame(_answers(self._children[0]))
         return self._children[0]
 
 
-def _start() -> Child:
+def _start(cpu_limit_s: float) -> Child:
     return subprocess.Popen(  # noqa: S603 - a fixed command
-        COMMAND,
+        (*COMMAND, str(cpu_limit_s)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},

@@ -1,7 +1,7 @@
 """Title and text of a page, extracted in a process of its own.
 
-Run as `python -m services.pipelines.page_text`, it answers requests on standard input until that
-ends. Parsing a hostile page can take minutes (libxml2 compares each attribute of a tag with all
+Run as `python -m services.pipelines.page_text CPU_LIMIT_S`, it answers requests on standard input
+until that ends. Parsing a hostile page can take minutes (libxml2 compares each attribute of a tag with all
 others) and a thread can't be stopped; a process can. It sees none of the parent's environment, so
 no secret either.
 
@@ -12,6 +12,7 @@ One empty frame says that the process is ready.
 import contextlib
 import logging
 import resource
+import signal
 import sys
 from pathlib import Path
 from typing import IO
@@ -21,7 +22,7 @@ from trafilatura.utils import decode_file
 
 from services.pipelines.frames import read_frame, write_frames
 
-MAX_MEMORY_BYTES = 1 << 30
+MAX_MEMORY_BYTES = 512 << 20
 
 
 def extract_text(raw: bytes, charset: str) -> tuple[str, str]:
@@ -42,16 +43,20 @@ def decode(raw: bytes, charset: str) -> str:
         return decode_file(raw)
 
 
-def answer_requests(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Extract page after page until the requests end."""
+def answer_requests(requests: IO[bytes], answers: IO[bytes], *, cpu_limit_s: float) -> None:
+    """Extract page after page until the requests end or a page needs too much.
+
+    The limit is for processor time, so that an honest page is not given up on a busy machine. SIGPROF,
+    which nobody handles, ends the process even in the middle of the parser.
+    """
     write_frames(answers, b"")
-    while True:
-        try:
+    with contextlib.suppress(EOFError, MemoryError):
+        while True:
             charset, raw = read_frame(requests), read_frame(requests)
-        except EOFError:
-            return
-        title, text = extract_text(raw, charset.decode())
-        write_frames(answers, *(part.encode("utf-8", "replace") for part in (title, text)))
+            signal.setitimer(signal.ITIMER_PROF, cpu_limit_s)
+            title, text = extract_text(raw, charset.decode())
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            write_frames(answers, *(part.encode("utf-8", "replace") for part in (title, text)))
 
 
 def _be_the_first_to_go() -> None:
@@ -64,4 +69,4 @@ def _be_the_first_to_go() -> None:
 if __name__ == "__main__":
     _be_the_first_to_go()
     logging.disable()  # trafilatura reports each odd page
-    answer_requests(sys.stdin.buffer, sys.stdout.buffer)
+    answer_requests(sys.stdin.buffer, sys.stdout.buffer, cpu_limit_s=float(sys.argv[1]))

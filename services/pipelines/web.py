@@ -5,6 +5,7 @@ import ssl
 import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cache
 
 import httpcore
 import httpx
@@ -29,6 +30,7 @@ PAGE_TYPES = HTML_TYPES | {"text/plain", "text/markdown"}
 FEED_TYPES = frozenset(
     {"application/atom+xml", "application/rss+xml", "application/xml", "text/xml", ""}
 )
+DEFAULT_PORTS = {"http": 80, "https": 443}
 TRANSIENT_STATUS = frozenset({408, 425, 429})
 HEADERS = {
     "user-agent": "penstock/0.1 (reads pages for outreach emails)",
@@ -80,7 +82,6 @@ class SafeWeb:
             allowed_private_hosts=allowed_private_hosts,
             sockets=sockets,
         )
-        self._tls = httpx.create_ssl_context(trust_env=False)
         self._reads = asyncio.Semaphore(MAX_READS)
         self._extractor = PageExtractor()
 
@@ -95,7 +96,7 @@ class SafeWeb:
         if page.media_type in HTML_TYPES:
             title, text = await self._extractor.extract(page.raw, page.charset)
         else:
-            title, text = "", page.raw.decode("utf-8", "replace")
+            title, text = "", _plain_text(page.raw)
         if not text.strip():
             raise StepInputError("the page holds no text")
         return WebPage(url=page.url, title=title or None, text=text)
@@ -122,10 +123,9 @@ class SafeWeb:
     def _new_client(self) -> httpx.AsyncClient:
         """A client of its own for each read: no cookie and no connection is shared."""
         return httpx.AsyncClient(
-            transport=_PublicTransport(network=self._network, tls=self._tls),
-            timeout=httpx.Timeout(
-                self._timeout_s, connect=self._timeout_s / MAX_CONNECT_TRIES, pool=None
-            ),
+            transport=_PublicTransport(network=self._network, tls=_tls_context()),
+            # The whole read has one limit; a single dead address must not use it up.
+            timeout=httpx.Timeout(None, connect=self._timeout_s / MAX_CONNECT_TRIES),
             headers=HEADERS,
             follow_redirects=False,
             trust_env=False,
@@ -145,9 +145,9 @@ class SafeWeb:
 
     def _check_url(self, url: httpx.URL) -> None:
         """Refuse what is no plain web address; where its host leads is checked on connecting."""
-        port = url.port or {"http": 80, "https": 443}.get(url.scheme)
-        if port is None or not url.host or url.userinfo:
+        if url.scheme not in DEFAULT_PORTS or not url.host or url.userinfo:
             raise StepInputError("only http and https addresses without user name are read")
+        port = DEFAULT_PORTS[url.scheme] if url.port is None else url.port
         if port not in PUBLIC_PORTS and not self._network.is_allowed_private(url.host, port):
             raise StepInputError(f"port {port} is not read, only 80 and 443")
 
@@ -181,6 +181,20 @@ class _PublicTransport(httpx.AsyncHTTPTransport):
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls, http2=True, network_backend=network
         )
+
+
+def _plain_text(raw: bytes) -> str:
+    """UTF-8, or else what old files are in."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """One for all reads: loading the certificates takes longer than a small page."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _check_status(status: int) -> None:

@@ -9,7 +9,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from config.loading import load
 from config.simulator import SimulatorSettings
+from services.core import telemetry
 from services.simulator.errors import ApiError, InvalidRequestError
 from services.simulator.faults import FaultBoard
 from services.simulator.ledger import Ledger
@@ -66,7 +68,9 @@ def create_app(settings: SimulatorSettings | None = None) -> FastAPI:
     Args:
         settings: Pace and bounds; None means those of the environment.
     """
-    settings = settings or SimulatorSettings()
+    if settings is None:
+        telemetry.initialize(service_name="simulator")
+        settings = load(SimulatorSettings)
     app = FastAPI(title=TITLE, description="Answers by rule; no model is involved.", docs_url=None)
     app.state.simulator = State(
         settings=settings,
@@ -99,7 +103,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         error = InvalidRequestError(str(error.errors()[0]["msg"]))
     if isinstance(error, HTTPException):
-        error_type = "not_found_error" if error.status_code == 404 else "invalid_request_error"  # noqa: PLR2004
+        error_type = "not_found_error" if error.status_code == 404 else "invalid_request_error"  # noqa: PLR2004 - HTTP
         error = ApiError(error.status_code, error_type, str(error.detail))
     if not isinstance(error, ApiError):
         raise error

@@ -39,7 +39,7 @@ class CutError(Exception):
 class Call(Response):
     """Sends one answer, at the pace and with the fault that a rule says, and logs how it went."""
 
-    def __init__(  # noqa: PLR0913 - what a call is made of, bundled nowhere else
+    def __init__(
         self,
         answer: SimulatedAnswer,
         rule: FaultRule,

@@ -85,11 +85,12 @@ def fit_length(text: str, schema: Schema, *, suffix: str = "") -> str:
 def build_number(schema: Schema, place: Place, material: Material, *, is_integer: bool) -> float:
     """A number within the schema's limits: the prompt's own, or near it; else near 0."""
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    low, high = schema.get("minimum", -UNLIMITED), schema.get("maximum", UNLIMITED)
+    low: float = schema.get("minimum", -UNLIMITED)
+    high: float = schema.get("maximum", UNLIMITED)
     low = low if above is None else max(low, math.nextafter(above, math.inf))
     high = high if below is None else min(high, math.nextafter(below, -math.inf))
     number = min(max(_named_number(place, material), low), high)
-    step = schema.get("multipleOf") or (1 if is_integer else 0)
+    step: float = schema.get("multipleOf") or (1 if is_integer else 0)
     if not step:
         return min(number + place.index * 1e-3, high)
     first, last = math.ceil(low / step), math.floor(high / step)

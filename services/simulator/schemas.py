@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 
 def _text_of(content: Any) -> Any:
@@ -28,8 +28,6 @@ class Message(BaseModel):
 
 class JsonFormat(BaseModel):
     """The schema that the answer must fit."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     type: Literal["json_schema"]
     json_schema: dict[str, Any] = Field(alias="schema")

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.anthropic import AnthropicSettings
 from config.celery import CelerySettings
+from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from config.research import ResearchSettings
@@ -19,11 +20,11 @@ from services.worker.executor import Outside
 from services.worker.runtime import Blueprint, Parts
 from services.worker.wiring import wire_worker
 
-redis_settings = RedisSettings()
-celery_settings = CelerySettings()
-postgres_settings = PostgresSettings()
-anthropic_settings = AnthropicSettings()
-research_settings = ResearchSettings()
+redis_settings = load(RedisSettings)
+celery_settings = load(CelerySettings)
+postgres_settings = load(PostgresSettings)
+anthropic_settings = load(AnthropicSettings)
+research_settings = load(ResearchSettings)
 
 
 def create_store() -> RunStore:

@@ -32,6 +32,7 @@ from typing import Any, ParamSpec, TypeVar
 from celery.concurrency.base import BasePool
 from celery.concurrency.prefork import _run_ready_callbacks  # type: ignore[attr-defined]  # no stub
 from celery.exceptions import ImproperlyConfigured
+from celery.platforms import EX_FAILURE
 from celery.signals import worker_process_init, worker_process_shutdown
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
@@ -165,7 +166,7 @@ class TaskPool(BasePool):
     def register_with_event_loop(self, loop: Hub) -> None:
         """Use Celery's event loop; called again after each reconnection to the broker."""
         self._celery.attach(loop)
-        loop.call_repeatedly(self._pool.limits.lag_warning_s / 2, self._watch.check)
+        loop.call_repeatedly(self._pool.limits.lag_warning_s / 2, self._check_loop)
 
     def on_apply(  # type: ignore[override]  # the stub leaves its arguments open
         self,
@@ -221,6 +222,12 @@ class TaskPool(BasePool):
         """Cancel everything and end the loop."""
         self._stop(is_cold=True)
 
+    def _check_loop(self) -> None:
+        if not (self._is_stopping or self._pool.thread.is_alive()):
+            logger.critical("the loop has died; the worker ends, to be started again")
+            worker_state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # wrong stub
+        self._watch.check()
+
     def _stop(self, *, is_cold: bool) -> None:
         self._is_stopping = True
         self._pool.stop(is_cold=is_cold)
@@ -228,6 +235,8 @@ class TaskPool(BasePool):
         while self._pool.thread.is_alive() and monotonic() < deadline:
             self._pool.thread.join(0.05)
             self._celery.run_outside_of_hub()
+        # What was posted since: acks made while Celery's event loop closes would be lost.
+        self._celery.run_outside_of_hub()
         if self._pool.thread.is_alive():
             logger.critical("the loop is blocked and is abandoned\n%s", self._pool.stack())
 

@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError as AwaitCancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import (
@@ -55,12 +55,11 @@ class Order:
 
 
 class JobGreenlet(greenlet):
-    """The greenlet that a job's tracer runs in."""
+    """The greenlet that a job's tracer runs in, in the asyncio task's own context (no copy of it)."""
 
     def __init__(self, job: "Job") -> None:
         super().__init__(job.trace)
         self.job = job
-        # The asyncio task's own context, not a copy of it: see the module's docstring.
         self.gr_context = getcurrent().gr_context
 
 
@@ -88,6 +87,7 @@ class Job:
         """
         self.order = order
         self.is_killed = False
+        self._has_ended = False
         self._loop = loop
         self._post = post
         self._cleanup_s = cleanup_s
@@ -98,7 +98,7 @@ class Job:
 
     def terminate(self, _signum: int | None = None) -> None:
         """Cancel the task without a report; called by Celery's request, which announces it."""
-        with suppress(RuntimeError):  # The loop is closed, and the job with it.
+        with suppress(RuntimeError):  # The loop is closed.
             self._loop.call_soon_threadsafe(self.kill)
 
     async def run(self) -> None:
@@ -113,7 +113,7 @@ class Job:
 
     def kill(self) -> None:
         """Cancel the body; what it still raises or returns is dropped. A second call changes nothing."""
-        if self.is_killed or (self._greenlet is not None and self._greenlet.dead):
+        if self.is_killed or self._has_ended:
             return
         self.is_killed = True
         if self._asyncio_task is not None:
@@ -133,6 +133,11 @@ class Job:
             if not self.is_killed:
                 self._post(self.order.on_result, outcome)
         finally:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._has_ended:
+            self._has_ended = True
             for timer in self._timers:
                 timer.cancel()
             self._post(self.order.on_end)
@@ -141,6 +146,7 @@ class Job:
         """Step a coroutine to its end inside this job's greenlet."""
         if self.is_killed:  # A body that swallowed its cancellation gets no further.
             coroutine.close()
+            self._pass_up(None, coroutine)  # If it loops, the others still get their turn.
             raise asyncio.CancelledError
         try:
             result = self._step(coroutine)
@@ -193,13 +199,14 @@ class Job:
     def _drive(self, tracer: JobGreenlet) -> Generator[object, None, None]:
         """Let the asyncio task wait for whatever the tracer's body waits for."""
         future = tracer.switch()
-        while not tracer.dead:
+        while not self._has_ended:
+            interruption = None
             try:
                 yield future
             except BaseException as error:  # noqa: BLE001 - cancellation too belongs to the body
-                future = tracer.throw(self._interruption(error))
-            else:
-                future = tracer.switch()
+                interruption = self._interruption(error)
+            if not self._has_ended:  # `_unwind` may have ended it meanwhile.
+                future = tracer.throw(interruption) if interruption else tracer.switch()
 
     def _interruption(self, error: BaseException) -> BaseException:
         is_soft_limit = self._has_soft_limit_passed and not self.is_killed
@@ -211,12 +218,11 @@ class Job:
         return SoftLimitCancelledError(self.order.soft_limit_s)
 
     def _set_timers(self) -> None:
-        if self.order.soft_limit_s:
-            timer = self._loop.call_later(self.order.soft_limit_s, self._exceed_soft_limit)
-            self._timers.append(timer)
-        if self.order.time_limit_s:
-            timer = self._loop.call_later(self.order.time_limit_s, self._exceed_time_limit)
-            self._timers.append(timer)
+        order = self.order
+        if order.soft_limit_s:
+            self._timers.append(self._loop.call_later(order.soft_limit_s, self._exceed_soft_limit))
+        if order.time_limit_s:
+            self._timers.append(self._loop.call_later(order.time_limit_s, self._exceed_time_limit))
 
     def _exceed_soft_limit(self) -> None:
         if self._asyncio_task is None or self.is_killed:
@@ -231,12 +237,13 @@ class Job:
             self.kill()
 
     def _unwind(self) -> None:
-        """End a killed body that does not end by itself: its coroutine is never stepped again."""
-        if self._greenlet is not None and not self._greenlet.dead:
-            logger.warning("task %s ignored its cancellation and is abandoned", self.order.task_id)
-            self._greenlet.throw(GreenletExit)
-            if self._asyncio_task is not None:
-                self._asyncio_task.cancel()
+        """End a killed body that does not end by itself: it is never stepped again."""
+        if self._greenlet is None or self._asyncio_task is None or self._has_ended:
+            return
+        logger.warning("task %s ignored its cancellation and is abandoned", self.order.task_id)
+        self._greenlet.throw(GreenletExit)
+        self._end()
+        self._asyncio_task.cancel()
 
     def _report(self, error: BaseException) -> None:
         """Tell Celery of an error that its tracer let pass, as a dying prefork child would."""
@@ -260,3 +267,34 @@ def current_job() -> Job | None:
 async def as_coroutine(awaitable: Awaitable[T]) -> T:
     """Any awaitable as a coroutine."""
     return await awaitable
+
+
+class Interruptible(Generic[T]):
+    """A coroutine outside of a pool, in which a cancellation can become the soft time limit."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.limit: SoftLimitCancelledError | None = None
+        self._coroutine = coroutine
+
+    async def run(self) -> T:
+        """Await the coroutine; set `limit` before cancelling to raise that instead."""
+        try:
+            return await self._steps()
+        except SoftLimitCancelledError as limit:
+            raise SoftTimeLimitExceeded(*limit.args) from limit
+
+    @types.coroutine
+    def _steps(self) -> Generator[object, None, T]:
+        interruption: BaseException | None = None
+        while True:
+            try:
+                step = self._coroutine
+                future = step.throw(interruption) if interruption else step.send(None)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            try:
+                yield future
+                interruption = None
+            except BaseException as error:  # noqa: BLE001 - cancellation too belongs to the coroutine
+                interruption, self.limit = self.limit or error, None

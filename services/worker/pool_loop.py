@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
 
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
-from services.worker.pool_job import Job
+from services.worker.pool_job import Interruptible, Job, SoftLimitCancelledError
 
 T = TypeVar("T")
 DrainHook = Callable[[float], Awaitable[None]]
@@ -90,21 +91,27 @@ def spawn(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
 def run_in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine where there is no pool: on one loop per process, so that engines stay usable.
 
-    A prefork child's soft time limit comes as a signal: the coroutine is cancelled, tidies up, and the
-    caller gets SoftTimeLimitExceeded.
+    A prefork child's soft time limit interrupts the loop from a signal handler; it is raised again
+    inside the coroutine, where it can be caught. Anything else that interrupts cancels the coroutine.
     """
     loop = _process.own_loops.get(os.getpid())
     if loop is None:
         loop = _process.own_loops[os.getpid()] = asyncio.new_event_loop()
-    task = loop.create_task(coroutine)
-    try:
-        return loop.run_until_complete(task)
-    except BaseException:
-        if not task.done():
+    interruptible = Interruptible(coroutine)
+    task = loop.create_task(interruptible.run())
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except SoftTimeLimitExceeded as limit:
+            if task.done():
+                raise
+            interruptible.limit = SoftLimitCancelledError(*limit.args)
+            task.cancel()
+        except BaseException:
             task.cancel()
             with suppress(BaseException):
                 loop.run_until_complete(task)
-        raise
+            raise
 
 
 def close_own_loop() -> None:

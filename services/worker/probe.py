@@ -11,8 +11,6 @@ from services.core.queue.contracts import TaskName
 from services.core.queue.outbox import Outbox
 from services.core.queue.redis_commands import queue_depth
 
-INTERVAL_S = 10.0
-"""Seconds between probes."""
 EXPIRES_S = 30.0
 """Seconds after which a probe that was not consumed is discarded: what it would say is no longer true."""
 BACKLOG = 3
@@ -23,6 +21,8 @@ class Prober(StartStopStep):
     """A step of Celery's consumer: sends probes from start to stop, also after each reconnection."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+    interval_s = 10.0
+    """Seconds between probes."""
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
@@ -34,7 +34,7 @@ class Prober(StartStopStep):
     def start(self, consumer: Any) -> None:
         """Send a probe now and each interval from now on."""
         self._outbox.put(None)
-        self._timer = consumer.timer.call_repeatedly(INTERVAL_S, self._outbox.put, (None,))
+        self._timer = consumer.timer.call_repeatedly(self.interval_s, self._outbox.put, (None,))
 
     def stop(self, _consumer: Any) -> None:
         """Send no more probes."""

@@ -1,4 +1,3 @@
-
 """RunStore without PostgreSQL, for unit tests: one dict of runs, the same promises to a worker."""
 
 from collections import Counter

@@ -4,10 +4,14 @@ Started as `celery -A tests.fakes.pool_app worker`; its Redis and limits come fr
 """
 
 import asyncio
+import gc
 import os
+import resource
 import threading
 import time
+from collections import Counter
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -21,7 +25,16 @@ from celery.exceptions import (
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from services.worker.pool import PoolLimits, async_task, on_drain, on_loop_close, spawn, wait_for
+from services.worker.pool import (
+    PoolLimits,
+    async_task,
+    on_drain,
+    on_loop_close,
+    pool_loop,
+    spawn,
+    wait_for,
+)
+from services.worker.pool_job import Job, JobGreenlet
 
 _ENV = os.environ  # noqa: TID251 - a test app without settings
 REDIS_URL = _ENV.get("POOL_APP_REDIS_URL", "redis://127.0.0.1:1")
@@ -38,7 +51,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={"unacked_restore_interval": 1},
     result_expires=600,
-    task_track_started=True,
+    task_track_started=_ENV.get("POOL_APP_TRACK_STARTED", "1") == "1",
     worker_send_task_events=_ENV.get("POOL_APP_EVENTS") == "1",
     asyncio_pool=PoolLimits(
         shutdown_grace_s=float(_ENV.get("POOL_APP_GRACE_S", "20")),
@@ -85,9 +98,7 @@ def add_by_waiting(a: int, b: int) -> int:
     total = 0
     for number in (a, b):
         total += wait_for(asyncio.sleep(0.01, number))
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    future.set_result(total)
-    return wait_for(future)
+    return wait_for(asyncio.sleep(0, total))
 
 
 @app.task
@@ -173,6 +184,47 @@ async def ignore_soft_limit() -> str:
     return "survived"
 
 
+_arrived: dict[str, asyncio.Event] = {}
+_arrivals: Counter[str] = Counter()
+
+
+@app.task
+@async_task
+async def meet(place: str, count: int) -> int:
+    """End only when that many of these run at the same time."""
+    everyone_is_here = _arrived.setdefault(place, asyncio.Event())
+    _arrivals[place] += 1
+    if _arrivals[place] == count:
+        everyone_is_here.set()
+    await everyone_is_here.wait()
+    return _arrivals[place]
+
+
+@app.task(ignore_result=True)
+@async_task
+async def add_without_result(a: int, b: int) -> int:
+    """Finish at once, and store nothing."""
+    return a + b
+
+
+@app.task
+@async_task
+async def locate() -> tuple[int, int]:
+    """Which process and which loop this runs in."""
+    await asyncio.sleep(0)
+    return os.getpid(), id(asyncio.get_running_loop())
+
+
+@app.task
+def count_leftovers() -> dict[str, int]:
+    """How many jobs there are in memory, and how much memory there is (kB)."""
+    gc.collect()
+    kinds = Counter(type(thing) for thing in gc.get_objects())
+    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - a pseudo file
+        resident = int(statm.read().split()[1]) * resource.getpagesize() // 1024
+    return {"jobs": kinds[Job], "greenlets": kinds[JobGreenlet], "resident_kb": resident}
+
+
 async def _swallow_for_ever() -> str:
     for _ in range(1000):
         try:
@@ -215,6 +267,14 @@ def swallow_and_wait_again() -> str:
     except BaseException:  # noqa: BLE001 - what a hostile body does
         wait_for(asyncio.sleep(30))
     return "survived"
+
+
+@app.task(time_limit=0.3)
+def swallow_in_a_loop() -> None:
+    """An ordinary task that swallows its end for ever."""
+    while True:
+        with suppress(BaseException):
+            wait_for(asyncio.sleep(30))
 
 
 @app.task(soft_time_limit=0.2, time_limit=0.4)
@@ -408,7 +468,9 @@ if _ENV.get("POOL_APP_HOOKS") == "1":
 
     @signals.worker_process_init.connect
     def _start_job(**_: Any) -> None:
-        spawn(_background_job())
+        with suppress(RuntimeError):  # prefork has no pool loop
+            pool_loop()
+            spawn(_background_job())
 
     @on_drain
     async def _drain(grace_s: float) -> None:

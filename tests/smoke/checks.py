@@ -22,7 +22,7 @@ from services.core.queue.app import create_celery_app
 from services.core.queue.contracts import QUEUE_OF_TASK, TaskName
 from tests.smoke.report import Check, SkippedError
 
-WORKER_TIMEOUT_S = 10
+WORKER_TIMEOUT_S = 20
 RUN_TIMEOUT_S = 90
 FRESH_S = 45
 """Age up to which a heartbeat is a sign of life."""
@@ -247,7 +247,8 @@ def check_run() -> str:
             )
         run = _wait_for(api, answer.json()["id"])
     if run["state"] != "succeeded":
-        raise RuntimeError(f"run {run['id']} is {run['state']}: {run['failure']}")
+        why = run["failure"] or f"not finished within {RUN_TIMEOUT_S} s"
+        raise RuntimeError(f"run {run['id']} is {run['state']}: {why}")
     is_simulated = run["output"]["metadata"].get("simulated", False)
     return (
         f"“{run['output']['subject']}”, ${run['cost_usd']}{', simulated' if is_simulated else ''}"

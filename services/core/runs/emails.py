@@ -47,7 +47,7 @@ class EmailReader:
             raise RunNotFoundError(message)
         return _email(rows[0])
 
-    async def list_emails(  # noqa: PLR0913 - one argument per filter
+    async def list_emails(
         self,
         key_id: UUID,
         *,

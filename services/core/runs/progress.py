@@ -85,7 +85,7 @@ class RunProgress:
         """End a run well."""
         await self._finishes.submit(lease, output=output, **_email(email))
 
-    async def retry_run(  # noqa: PLR0913 - what a failed try leaves behind
+    async def retry_run(
         self,
         lease: Lease,
         *,

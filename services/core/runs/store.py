@@ -48,7 +48,7 @@ class RunStore:
     A store belongs to one event loop.
     """
 
-    def __init__(  # noqa: PLR0913 - limits, each with its own name
+    def __init__(
         self,
         engine: AsyncEngine,
         *,
@@ -56,7 +56,7 @@ class RunStore:
         max_crashes: int,
         rehint_after_s: float,
         max_queued_runs: int,
-        timeout_s: float = 5.0,
+        timeout_s: float = 4.0,
     ) -> None:
         """Take the engine; nothing connects yet.
 
@@ -147,7 +147,7 @@ class RunStore:
         """End a run well, with its email in the same transaction (running -> succeeded)."""
         await self._progress.finish_run(lease, output, email)
 
-    async def retry_run(  # noqa: PLR0913 - what a failed try leaves behind
+    async def retry_run(
         self,
         lease: Lease,
         *,
@@ -243,7 +243,7 @@ class RunStore:
         """
         return await self._emails.get_email(key_id, email_id)
 
-    async def list_emails(  # noqa: PLR0913 - one argument per filter
+    async def list_emails(
         self,
         key_id: UUID,
         *,

@@ -16,7 +16,11 @@ from services.pipelines.outreach_email.schemas import Brief, Findings, SourceSta
 
 # A single digit may be a list's number.
 NUMBER = re.compile(r"\d{2,}")
-LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"')\]]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+", re.IGNORECASE)
+LINK = re.compile(
+    r"(?:https?://|www\.)[^\s<>\"')\]]+"
+    r"|(?:[\w-]+\.)+[a-z]{2,}/[^\s<>\"')\]]*"
+    r"|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+)
 # Single quotes, double quotes, dashes.
 TYPOGRAPHY = str.maketrans("\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014\u2011", "'''\"\"\"---")
 
@@ -107,12 +111,14 @@ def _invention_problems(composed: ComposedEmail, findings: Findings) -> Iterator
         )
     )
     email = _comparable(f"{composed.subject}\n{composed.body}")
-    numbers = set(NUMBER.findall(allowed))
-    for number in sorted(set(NUMBER.findall(email)) - numbers):
+    for number in sorted(set(NUMBER.findall(email)) - set(NUMBER.findall(allowed))):
         yield f"nobody gave the number {number}"
-    for link in sorted({link.rstrip(".,;:!?/") for link in LINK.findall(email)}):
-        if link not in allowed:
-            yield f"nobody gave the link or address {link}"
+    for link in sorted(_links(email) - _links(allowed)):
+        yield f"nobody gave the link or address {link}"
+
+
+def _links(text: str) -> set[str]:
+    return {link.rstrip(".,;:!?/") for link in LINK.findall(text)}
 
 
 def _input_texts(brief: Brief) -> Iterator[str]:

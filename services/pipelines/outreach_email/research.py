@@ -1,8 +1,8 @@
 """Step 2: read the given sources and, for `research`, the recipient's papers on arXiv.
 
 A source that cannot be read never fails the run: it is noted with its reason, and what it might
-have said is left out. One case is retried instead: nothing at all was found, and something did not
-answer. Then an outage, not the world, is why the email would be empty.
+have said is left out. One case is retried instead: something must be found out, nothing at all was
+found, and a source did not answer. Then an outage, not the world, is why the email would be empty.
 """
 
 import asyncio
@@ -42,7 +42,8 @@ async def research(brief: Brief, context: StepContext) -> Findings:
     """Read all sources at once; note which were found and why the others were not.
 
     Raises:
-        StepTransientError: Nothing was found, and at least one source did not answer.
+        StepTransientError: Something must be found out, nothing was found, and at least one source
+            did not answer.
     """
     terms = [term for gap in brief.gaps for term in gap.search_terms]
     urls = dict.fromkeys(brief.input.sources)
@@ -52,7 +53,8 @@ async def research(brief: Brief, context: StepContext) -> Findings:
         papers.append(_read_arxiv(brief.input.recipient, context))
     groups = await asyncio.gather(*pages, *papers)
     readings = [reading for group in groups for reading in group]
-    _retry_if_all_is_down(readings)
+    if brief.gaps:
+        _retry_if_all_is_down(readings)
     return Findings(brief=brief, sources=_numbered(readings))
 
 

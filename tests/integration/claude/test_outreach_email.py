@@ -20,7 +20,8 @@ RESEARCH = """Subject: A question about {{recent_paper}}
 
 Dear {{name}},
 
-I read about your work on {{research_topic}}, and {{recent paper}} in particular. Your award, {{award}}, is well deserved.
+I read about your work on {{research_topic}}, and {{recent paper}} in particular. \
+Your award, {{award}}, is well deserved.
 
 Have you ever worked with {{favourite_vendor}}? Could we talk for twenty minutes?
 
@@ -35,7 +36,8 @@ We enjoyed {{book_title}}, which {{publisher}} brought out. Its theme, {{theme}}
 """
 GENERAL = """Hello {{name}},
 
-Your mission is {{mission}}, and we hear that the latest project is {{latest_project}}. Greetings to {{director}} in {{city}}!
+Your mission is {{mission}}, and we hear that the latest project is {{latest_project}}. \
+Greetings to {{director}} in {{city}}!
 {{sender}}
 """
 

@@ -71,11 +71,11 @@ class PoolWorker:
         self.broker = redis.Redis.from_url(settings.broker_url, decode_responses=True)
         pool = options.pop("pool", "custom")
         concurrency = options.pop("concurrency", "100")
-        self.process = self._spawn(pool, concurrency, options)
+        loglevel = options.pop("loglevel", "INFO")
+        arguments = ["-P", pool, "-c", concurrency, "-n", self.name, "-l", loglevel]
+        self.process = self._spawn(arguments, options)
 
-    def _spawn(
-        self, pool: str, concurrency: str, options: dict[str, str]
-    ) -> "subprocess.Popen[bytes]":
+    def _spawn(self, arguments: list[str], options: dict[str, str]) -> "subprocess.Popen[bytes]":
         environment = os.environ | {  # noqa: TID251 - the worker's environment
             "CELERY_CUSTOM_WORKER_POOL": "services.worker.pool:TaskPool",
             "POOL_APP_REDIS_URL": self.settings.broker_url,
@@ -83,9 +83,9 @@ class PoolWorker:
             **options,
         }
         command = [sys.executable, "-m", "celery", "-A", "tests.fakes.pool_app", "worker"]
-        command += ["-P", pool, "-c", concurrency, "-n", self.name, "-l", "INFO"]
+        command += arguments
         with self.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own command
+            return subprocess.Popen(
                 command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log
             )
 
@@ -97,6 +97,12 @@ class PoolWorker:
         """Send a task of the test app."""
         sent = self.app.send_task(f"tests.fakes.pool_app.{task}", args, **options)
         return SentTask(sent.id, self)
+
+    def send_many(self, task: str, arguments: list[tuple[Any, ...]]) -> None:
+        """Send many tasks at once."""
+        with self.app.producer_or_acquire() as producer, producer.batch():
+            for args in arguments:
+                self.app.send_task(f"tests.fakes.pool_app.{task}", args, producer=producer)
 
     def call(self, task: str, *args: Any, timeout_s: float = 15) -> Any:
         """Send a task and wait for its result."""

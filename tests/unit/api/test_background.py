@@ -12,7 +12,7 @@ from services.api.background import in_background
 async def until(count: int, turns: list[int]) -> None:
     """Wait for so many turns."""
     async with asyncio.timeout(5):
-        while len(turns) < count:  # noqa: ASYNC110 - a list tells nobody
+        while len(turns) < count:
             await asyncio.sleep(0.001)
 
 

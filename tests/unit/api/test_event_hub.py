@@ -44,7 +44,7 @@ async def read_all(hub: EventHub, run_id: UUID, *, after: int = 0) -> list[Event
 async def until_watched(hub: EventHub, runs: int = 1) -> None:
     """Wait until so many runs are watched."""
     async with asyncio.timeout(5):
-        while hub.watched_runs != runs:  # noqa: ASYNC110 - the hub tells nobody
+        while hub.watched_runs != runs:
             await asyncio.sleep(POLL_S)
 
 

@@ -61,6 +61,7 @@ def api(dependencies: Dependencies, store: InMemoryRunStore) -> Iterator[OpenApi
     """The app's document, with a key for its requests."""
     key, known = asyncio.run(_fill(store))
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(dependencies))
+
     @schema.auth()
     class Key:
         def get(self, _case: Case, _context: Any) -> str:

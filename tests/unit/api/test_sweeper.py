@@ -46,7 +46,7 @@ async def test_a_started_app_sweeps_again_and_again(
     """Without beat nothing stays stuck; the publisher is open meanwhile and closed afterwards."""
     app = create_app(dataclasses.replace(dependencies, sweep_interval_s=0.005))
     async with app.router.lifespan_context(app), asyncio.timeout(5):
-        while store.statements.count("take_due_hints") < 3:  # noqa: ASYNC110 - a list tells nobody
+        while store.statements.count("take_due_hints") < 3:
             await asyncio.sleep(0.002)
         assert publisher.is_started
 

@@ -202,7 +202,7 @@ def test_build_heeds_limits_that_the_sdk_moved_into_the_description():
 
 
 def test_build_makes_items_distinct():
-    """uniqueItems holds also where the prompt says only one thing."""
+    """UniqueItems holds also where the prompt says only one thing."""
     part = {"type": "string", "maxLength": 3}
     schema = {"type": "array", "items": part, "minItems": 8, "uniqueItems": True}
 

@@ -155,7 +155,7 @@ async def test_a_client_that_disconnects_is_forgotten(
     request = asyncio.create_task(app(scope, receive, send))
     async with asyncio.timeout(2):
         await started.wait()
-        while app.state.event_hub.watched_runs == 0:  # noqa: ASYNC110 - the hub tells nobody
+        while app.state.event_hub.watched_runs == 0:
             await asyncio.sleep(0.01)
         has_left.set()
         await request

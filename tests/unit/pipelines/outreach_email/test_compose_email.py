@@ -166,6 +166,11 @@ async def test_a_copied_escape_is_undone() -> None:
             "nobody gave the link or address https://evil.example/pay",
         ),
         ({"body": BODY + " www.evil.example"}, "nobody gave the link or address www.evil.example"),
+        ({"body": BODY + " See evil.example/pay"}, "link or address evil.example/pay"),
+        (
+            {"body": BODY + " See https://seminar.example.org"},
+            "nobody gave the link or address https://seminar.example.org",
+        ),
         ({"body": BODY + " Mail eve@evil.example."}, "address eve@evil.example"),
     ],
 )

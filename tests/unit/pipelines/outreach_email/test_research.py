@@ -65,6 +65,16 @@ async def test_an_outage_of_everything_is_tried_again() -> None:
         await research(brief(PAGE, OTHER), step_context(web=web))
 
 
+async def test_an_outage_does_not_matter_if_nothing_must_be_found_out() -> None:
+    """An email whose placeholders the input fills needs no source."""
+    web = FakeWeb({PAGE: StepTransientError("it answered 503")})
+    filled = brief(PAGE).model_copy(update={"gaps": ()})
+
+    findings = await research(filled, step_context(web=web))
+
+    assert [source.status.value for source in findings.sources] == ["unreachable"]
+
+
 async def test_sources_that_do_not_exist_are_not_tried_again() -> None:
     """If every source is gone for good, the email is written without them."""
     findings = await research(brief(PAGE, OTHER), step_context())

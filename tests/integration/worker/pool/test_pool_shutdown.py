@@ -9,10 +9,12 @@ from tests.integration.worker.pool_worker import PoolWorker, wait_until
 Start = Callable[..., PoolWorker]
 
 
-def start_with_running_tasks(start_worker: Start, **options: str) -> tuple[PoolWorker, str, str]:
-    """A worker with a task that ends in 2 s and one that takes a minute; with their ids."""
+def start_with_running_tasks(
+    start_worker: Start, short_s: float = 2, **options: str
+) -> tuple[PoolWorker, str, str]:
+    """A worker with a short task and one that takes a minute, both running; with their ids."""
     worker = start_worker(**options)
-    short, long = worker.send("sleep", 2, "finished"), worker.send("note_cancellation")
+    short, long = worker.send("sleep", short_s, "finished"), worker.send("note_cancellation")
     worker.wait_for_record(f"started {long.id}")
     wait_until(lambda: short.state == "STARTED", timeout_s=5)
     return worker, short.id, long.id
@@ -92,7 +94,7 @@ def test_a_blocked_loop_cannot_hold_up_the_stop_for_ever(start_worker: Start) ->
 
 def test_a_second_signal_hurries_a_warm_shutdown(start_worker: Start) -> None:
     """SIGQUIT after SIGTERM cancels what runs; the messages are given back."""
-    worker, _, long = start_with_running_tasks(start_worker)
+    worker, _, long = start_with_running_tasks(start_worker, 30)
     worker.process.send_signal(signal.SIGTERM)
     wait_until(lambda: "Warm shutdown" in worker.output(), timeout_s=5)
     time.sleep(0.3)
@@ -107,7 +109,7 @@ def test_a_second_signal_hurries_a_warm_shutdown(start_worker: Start) -> None:
 
 def test_cold_shutdown_cancels_at_once(start_worker: Start) -> None:
     """SIGQUIT: running tasks are cancelled and given back."""
-    worker, short, long = start_with_running_tasks(start_worker)
+    worker, short, long = start_with_running_tasks(start_worker, 30)
 
     begun = time.monotonic()
     worker.stop(signal.SIGQUIT)

@@ -44,7 +44,7 @@ def test_a_revoked_task_never_starts(worker: PoolWorker) -> None:
 
 
 def test_inspect_sees_active_and_registered_tasks(worker: PoolWorker) -> None:
-    """active names the running task with the process it runs in; ping and registered answer."""
+    """Active names the running task with the process it runs in; ping and registered answer."""
     result = worker.send("sleep", 2)
     wait_until(lambda: result.state == "STARTED", timeout_s=5)
 
@@ -58,7 +58,7 @@ def test_inspect_sees_active_and_registered_tasks(worker: PoolWorker) -> None:
 
 
 def test_stats_describe_the_pool(worker: PoolWorker) -> None:
-    """stats say which pool this is, its limits and how it is doing."""
+    """Stats say which pool this is, its limits and how it is doing."""
     pool = inspect(worker, "stats")["pool"]
 
     assert pool["implementation"] == "services.worker.pool:TaskPool"

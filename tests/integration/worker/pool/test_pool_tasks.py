@@ -118,6 +118,7 @@ def test_the_time_limit_ends_the_task_and_lets_it_tidy_up(worker: PoolWorker) ->
         "ignore_everything",
         "return_after_cancellation",
         "swallow_and_wait_again",
+        "swallow_in_a_loop",
     ],
 )
 def test_no_task_survives_its_time_limit(worker: PoolWorker, task: str) -> None:

@@ -1,0 +1,145 @@
+"""A stack of its own for a test run: own ports, secrets, data and names, so that a running stack is not touched."""
+
+import hashlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from local.env_file import DEFAULT_PORTS, derive_files, read_env_file, write_env_file
+
+SIMULATED = """
+ANTHROPIC_SIMULATOR_URL=http://simulator:8080
+RESEARCH_ARXIV_URL=http://simulator:8080/arxiv/api/query
+RESEARCH_ALLOWED_PRIVATE_HOSTS=["simulator:8080"]
+"""
+"""What compose.override.yaml sets in development; a Compose trial runs the deployable file with the simulator added."""
+
+
+class Trial:
+    """One stack for one test run, in a folder of its own below `.run`."""
+
+    def __init__(self, mode: str, *, root: Path, shell: Mapping[str, str]) -> None:
+        self.mode = mode
+        self.folder = root / ".run" / f"trial-{mode}"
+        checkout = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+        self._project = f"penstock-test-{checkout}"
+        self._root = root
+        self._env_file = self.folder / ".env"
+        self._shell = {name: value for name, value in shell.items() if name not in DEFAULT_PORTS}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its commands and the tests run with: Compose's own variables, then PENSTOCK_E2E_*."""
+        env = read_env_file(self._env_file)
+        simulator = f"http://127.0.0.1:{env['SIMULATOR_PUBLISH_PORT']}"
+        return self._shell | {
+            "COMPOSE_PROJECT_NAME": self._project,
+            "COMPOSE_FILE": os.pathsep.join(("compose.yaml", "docker/compose.trial.yaml")),
+            "COMPOSE_ENV_FILES": str(self._env_file),
+            "PENSTOCK_E2E_MODE": self.mode,
+            "PENSTOCK_E2E_PROJECT": self._project,
+            "PENSTOCK_E2E_URL": f"http://127.0.0.1:{env['API_PORT']}",
+            "PENSTOCK_E2E_KEY": env["API_INITIAL_KEY"],
+            "PENSTOCK_E2E_FLOWER_URL": f"http://127.0.0.1:{env['FLOWER_PORT']}",
+            "PENSTOCK_E2E_FLOWER_USER": "penstock",
+            "PENSTOCK_E2E_FLOWER_PASSWORD": env["FLOWER_PASSWORD"],
+            "PENSTOCK_E2E_SIMULATOR_URL": simulator,
+            "PENSTOCK_E2E_SAMPLES_URL": f"{'http://simulator:8080' if self.mode == 'compose' else simulator}/samples",
+            "PENSTOCK_E2E_KILL_WORKER": shlex.join(self.command("kill-worker")),
+            "PENSTOCK_E2E_START_WORKER": shlex.join(self.command("up")),
+        }
+
+    def command(self, verb: str) -> list[str]:
+        """The command that does it to this stack: build, up, kill-worker, logs or down."""
+        compose = ["docker", "compose"]
+        local = [
+            sys.executable,
+            "-m",
+            "local",
+            "--env-file",
+            str(self._env_file),
+            "--run-dir",
+            str(self.folder),
+        ]
+        return {
+            "compose": {
+                "build": [*compose, "build", "--quiet", "migrate"],
+                "up": [*compose, "up", "--detach", "--wait", "--quiet-pull"],
+                "kill-worker": [*compose, "kill", "--signal", "KILL", "worker"],
+                "logs": [*compose, "logs", "--no-color", "--timestamps"],
+                "down": [*compose, "down", "--volumes", "--remove-orphans"],
+            },
+            "local": {
+                "build": ["true"],
+                "up": [*local, "up"],
+                "kill-worker": [*local, "kill", "worker"],
+                "logs": [
+                    "tail",
+                    "-n",
+                    "+1",
+                    *sorted(map(str, (self.folder / "logs").glob("*.log"))),
+                ],
+                "down": [*local, "down", "--volumes"],
+            },
+        }[self.mode][verb]
+
+    def prepare(self) -> None:
+        """Remove what an interrupted trial left, and write fresh secrets and free ports."""
+        if self._env_file.exists():
+            self.do("down")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        secrets_dir = self.folder / ".secrets"
+        write_env_file(
+            self._env_file, env="staging", secrets_dir=str(secrets_dir), ports=_free_ports()
+        )
+        if self.mode == "compose":
+            with self._env_file.open("a") as file:
+                file.write(SIMULATED)
+        derive_files(read_env_file(self._env_file), secrets_dir)
+
+    def do(self, verb: str) -> None:
+        """Carry out one of its commands."""
+        subprocess.run(self.command(verb), check=True, cwd=self._root, env=self.environment)  # noqa: S603 - our own words
+
+    def save_logs(self) -> Path:
+        """Write every log of the stack into one file."""
+        path = self._root / ".run" / f"trial-{self.mode}.log"
+        with path.open("wb") as file:
+            subprocess.run(  # noqa: S603 - our own words
+                self.command("logs"), check=False, cwd=self._root, env=self.environment, stdout=file
+            )
+        return path
+
+
+def run_trial(mode: str, command: list[str], *, root: Path, shell: Mapping[str, str]) -> int:
+    """Run a command, such as pytest, against a fresh stack; the command's exit status."""
+    trial = Trial(mode, root=root, shell=shell)
+    trial.prepare()
+    with ExitStack() as cleanup:
+        cleanup.callback(trial.do, "down")
+        status = 1
+        try:
+            trial.do("build")
+            trial.do("up")
+            status = subprocess.call(command, cwd=root, env=trial.environment)  # noqa: S603 - from the Makefile
+        except subprocess.CalledProcessError as error:
+            sys.stderr.write(f"{error}\n")
+        finally:
+            if status:
+                sys.stderr.write(f"the services' logs: {trial.save_logs()}\n")
+    return status
+
+
+def _free_ports() -> dict[str, int]:
+    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in DEFAULT_PORTS}
+    ports = {name: int(listener.getsockname()[1]) for name, listener in sockets.items()}
+    for listener in sockets.values():
+        listener.close()
+    return ports

@@ -1,0 +1,101 @@
+"""A worker whose pipeline does what a run's input says: `celery -A tests.fakes.lab_app worker`.
+
+All else is the real thing: settings from the environment, PostgreSQL, Redis, Celery's signals.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis
+from pydantic import BaseModel
+
+from config.celery import CelerySettings
+from config.postgres import PostgresSettings
+from config.redis import RedisSettings
+from services.core.db import create_engine
+from services.core.errors import StepTransientError
+from services.core.queue.app import create_celery_app
+from services.core.runs.store import RunStore
+from services.pipelines.definition import Pipeline, Step, StepContext
+from services.worker.executor import Outside
+from services.worker.probe import Prober
+from services.worker.runtime import Blueprint, Parts
+from services.worker.wiring import wire_worker
+from tests.fakes.tiny_pipeline import ScriptedClaude, Text
+
+RECORD = "lab:record"
+"""A Redis list of "step run_id" in the order in which steps began."""
+
+redis_settings = RedisSettings()
+celery_settings = CelerySettings()
+notes = redis.Redis.from_url(redis_settings.result_url)
+
+
+class LabInput(BaseModel):
+    """What a run shall do in its second step."""
+
+    behaviour: str = "return"
+    seconds: float = 0
+
+
+async def first(given: LabInput, context: StepContext) -> LabInput:
+    """Be a step whose repetition would show."""
+    _note(given, context)
+    if given.behaviour == "wait twice":
+        await asyncio.sleep(given.seconds)
+    return given
+
+
+async def second(given: LabInput, context: StepContext) -> Text:
+    """Do what the input says."""
+    _note(given, context)
+    match given.behaviour:
+        case "wait" | "wait twice":
+            await asyncio.sleep(given.seconds)
+        case "block":
+            time.sleep(given.seconds)  # noqa: ASYNC251 - on purpose: it starves the loop
+        case "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "flaky" if context.attempt == 1:
+            raise StepTransientError("not yet")
+        case "break":
+            raise StepTransientError("never")
+        case "ask":
+            await context.claude.ask(None, Text)
+    return Text(text=f"done in try {context.attempt}")
+
+
+def _note(given: LabInput, context: StepContext) -> None:
+    if given.behaviour != "silent":
+        notes.rpush(RECORD, f"{context.step} {context.run_id}")
+
+
+@asynccontextmanager
+async def open_parts() -> AsyncIterator[Parts]:
+    """The real record, and a Claude that answers at once."""
+    store = RunStore(
+        create_engine(PostgresSettings()),
+        lease_ttl_s=celery_settings.lease_ttl_s,
+        max_crashes=celery_settings.max_crashes,
+        rehint_after_s=celery_settings.rehint_after_s,
+        max_queued_runs=sys.maxsize,
+    )
+    yield Parts(store, Outside(claude=ScriptedClaude(), web=None, arxiv_url=""))
+    await store.close()
+
+
+LAB = Pipeline("lab", "Does what it is told.", (Step(first), Step(second)))
+Prober.interval_s = 1.0
+app = wire_worker(
+    Blueprint(
+        app=create_celery_app(redis_settings, celery_settings),
+        settings=celery_settings,
+        pipelines={LAB.name: LAB},
+        open_parts=open_parts,
+    )
+)

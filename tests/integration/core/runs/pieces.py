@@ -1,0 +1,46 @@
+"""What tests of the record are made of."""
+
+from decimal import Decimal
+from typing import Any
+
+from services.core.runs.models import ApiKey, Event, Lease, NewRun, Run
+from services.core.runs.store import RunStore
+from services.core.usage import Usage
+
+STEPS = ("parse", "research", "compose")
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+USAGE = Usage(input_tokens=100, output_tokens=20, cache_read_input_tokens=3)
+COST = Decimal("0.00042")
+
+
+def new_run(api_key: ApiKey, **fields: Any) -> NewRun:
+    """A run that a client might ask for."""
+    usual: dict[str, Any] = {
+        "key_id": api_key.id,
+        "pipeline": "outreach_email",
+        "input": {"template": "Hello {{name}} ✉", "recipient": {"name": "Ada"}},
+        "step_names": STEPS,
+        "metadata": {"campaign": "spring"},
+        "budget_usd": Decimal("0.5"),
+        "traceparent": TRACEPARENT,
+    }
+    return NewRun(**(usual | fields))
+
+
+async def accept(store: RunStore, api_key: ApiKey, **fields: Any) -> Run:
+    """Accept a run."""
+    run, _ = await store.accept_run(new_run(api_key, **fields))
+    return run
+
+
+async def claim(store: RunStore) -> Lease:
+    """Take the one run that is due."""
+    [lease] = await store.claim_due_runs(owner="w1", limit=10)
+    return lease
+
+
+async def events_of(store: RunStore, run: Run) -> list[Event]:
+    """What was told about a run; its seq must have no gaps."""
+    events = await store.list_events({run.id: 0})
+    assert list(range(1, len(events) + 1)) == [event.seq for event in events]
+    return events

@@ -1,0 +1,177 @@
+"""PostgreSQL goes away: callers learn it soon, and everything goes on when it is back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from decimal import Decimal
+
+import pytest
+
+from config.postgres import PostgresSettings
+from services.core.db import create_engine
+from services.core.errors import StoreUnavailableError
+from services.core.runs.models import ApiKey, Checkpoint, Failure, Lease
+from services.core.runs.states import FailureReason
+from services.core.runs.store import RunStore
+from services.core.usage import Usage
+from tests.integration.conftest import StoreFactory
+from tests.integration.core.runs.pieces import COST, USAGE, accept, claim, new_run
+from tests.integration.proxy import TcpProxy
+
+
+@pytest.fixture
+async def proxy(fresh_database: PostgresSettings) -> AsyncIterator[TcpProxy]:
+    """A proxy before the fresh database."""
+    async with TcpProxy(fresh_database.host, fresh_database.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def far_store(proxy: TcpProxy, fresh_database: PostgresSettings) -> AsyncIterator[RunStore]:
+    """A store that reaches the database through the proxy, with short limits."""
+    settings = fresh_database.model_copy(
+        update={
+            "host": "127.0.0.1",
+            "port": proxy.port,
+            "pool_size": 3,
+        }
+    )
+    store = RunStore(
+        create_engine(settings),
+        lease_ttl_s=0.5,
+        max_crashes=3,
+        rehint_after_s=10,
+        max_queued_runs=1000,
+    )
+    yield store
+    proxy.thaw()
+    await store.close()
+
+
+async def every_method(store: RunStore, api_key: ApiKey, lease: Lease) -> list[object]:
+    """Call everything at once; what came of it."""
+    run_id = lease.run_id
+    failure = Failure(FailureReason.PERMANENT, None, "x", 1)
+    nothing = Usage()
+    return await asyncio.gather(
+        store.accept_run(new_run(api_key)),
+        store.claim_due_runs(owner="w", limit=1),
+        store.claim_isolated_run(run_id, owner="w"),
+        store.renew_leases([lease]),
+        store.start_step(lease, "parse"),
+        store.record_text(lease, "parse", "x"),
+        store.record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST)),
+        store.finish_run(lease, {}),
+        store.retry_run(
+            lease, step="parse", error="x", delay_s=0, usage=nothing, cost_usd=Decimal(0)
+        ),
+        store.release_run(lease),
+        store.fail_run(lease, failure, usage=nothing, cost_usd=Decimal(0)),
+        store.requeue_lapsed_runs(),
+        store.take_due_hints(),
+        store.cancel_run(api_key.id, run_id),
+        store.get_run(api_key.id, run_id),
+        store.list_runs(api_key.id),
+        store.list_events({run_id: 0}),
+        store.get_email(api_key.id, run_id),
+        store.list_emails(api_key.id),
+        store.find_key(api_key.prefix),
+        store.add_key(name="x", prefix="x", key_hash=b"x"),
+        store.revoke_key("x"),
+        store.ping(),
+        store.record_heartbeat(process="w", kind="worker"),
+        store.list_heartbeats(),
+        store.get_totals(),
+        return_exceptions=True,
+    )
+
+
+@pytest.mark.parametrize("absence", ["refused", "frozen"])
+async def test_every_method_says_so_in_time(
+    absence: str, far_store: RunStore, proxy: TcpProxy, api_key: ApiKey
+) -> None:
+    """A dead or frozen PostgreSQL is StoreUnavailableError within 5 s; later all is well."""
+    await accept(far_store, api_key)
+    lease = await claim(far_store)
+    if absence == "refused":
+        await proxy.refuse()
+    else:
+        proxy.freeze()
+    began_s = time.monotonic()
+
+    results = await every_method(far_store, api_key, lease)
+
+    took_s = time.monotonic() - began_s
+    assert [type(result) for result in results] == [StoreUnavailableError] * len(results)
+    assert took_s < 5
+    if absence == "refused":
+        await proxy.accept()
+    else:
+        proxy.thaw()
+    await asyncio.sleep(0.1)
+    await far_store.ping()
+    await accept(far_store, api_key)
+
+
+async def test_a_restart_costs_no_error(
+    far_store: RunStore, proxy: TcpProxy, api_key: ApiKey
+) -> None:
+    """Connections that were closed while idle are replaced before anybody uses them."""
+    await asyncio.gather(*(far_store.list_runs(api_key.id) for _ in range(5)))
+    await proxy.cut()
+
+    pages = await asyncio.gather(*(far_store.list_runs(api_key.id) for _ in range(5)))
+
+    assert len(pages) == 5
+
+
+async def test_a_frozen_statement_holds_nobody_up_for_long(
+    far_store: RunStore, proxy: TcpProxy, api_key: ApiKey
+) -> None:
+    """However many wait for a connection, each has its answer within the same bound."""
+    await far_store.ping()
+    proxy.freeze()
+    began_s = time.monotonic()
+
+    results = await asyncio.gather(
+        *(accept(far_store, api_key) for _ in range(50)),
+        *(far_store.get_totals() for _ in range(50)),
+        *(far_store.list_runs(api_key.id) for _ in range(50)),
+        return_exceptions=True,
+    )
+
+    assert all(isinstance(result, StoreUnavailableError) for result in results)
+    assert time.monotonic() - began_s < 5
+
+
+async def test_after_an_absence_holders_may_renew_first(
+    far_store: RunStore, proxy: TcpProxy, api_key: ApiKey
+) -> None:
+    """A frozen PostgreSQL makes no run look crashed: within one lease of it nothing is requeued."""
+    await accept(far_store, api_key)
+    lease = await claim(far_store)
+    proxy.freeze()
+    with pytest.raises(StoreUnavailableError):
+        await far_store.requeue_lapsed_runs()
+    proxy.thaw()
+    await asyncio.sleep(0.1)
+
+    assert await far_store.requeue_lapsed_runs() == 0
+    assert await far_store.renew_leases([lease]) == {lease.run_id}
+    await asyncio.sleep(0.6)
+    assert await far_store.requeue_lapsed_runs() == 1
+
+
+async def test_a_wrong_password_is_an_absence(
+    fresh_database: PostgresSettings, open_store: StoreFactory
+) -> None:
+    """A store that cannot log in is unavailable, whatever the reason."""
+    settings = fresh_database.model_copy(update={"password": None})
+    store = RunStore(
+        create_engine(settings), lease_ttl_s=1, max_crashes=3, rehint_after_s=1, max_queued_runs=1
+    )
+
+    with pytest.raises(StoreUnavailableError):
+        await store.ping()
+
+    await store.close()

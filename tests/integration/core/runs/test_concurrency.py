@@ -1,0 +1,197 @@
+"""Several processes at once: one winner, no gaps, nothing twice."""
+
+import asyncio
+from collections import Counter
+from decimal import Decimal
+
+from services.core.errors import LeaseLostError, RunNotCancellableError
+from services.core.runs.models import ApiKey, Checkpoint, Lease
+from services.core.runs.states import FINAL_EVENTS, EventType, RunState
+from services.core.runs.store import RunStore
+from services.core.usage import Usage
+from tests.integration.conftest import StoreFactory
+from tests.integration.core.runs.pieces import COST, STEPS, USAGE, accept, claim, events_of, new_run
+
+
+async def test_no_run_is_claimed_twice(open_store: StoreFactory, api_key: ApiKey) -> None:
+    """Four workers that claim at the same time share the runs between them."""
+    stores = [open_store() for _ in range(4)]
+    accepted = await asyncio.gather(*(accept(stores[0], api_key) for _ in range(200)))
+
+    async def claim_all(number: int) -> list[Lease]:
+        taken = []
+        while leases := await stores[number].claim_due_runs(owner=f"w{number}", limit=7):
+            taken += leases
+        return taken
+
+    claimed = [
+        lease for taken in await asyncio.gather(*map(claim_all, range(4))) for lease in taken
+    ]
+
+    assert Counter(run.id for run in accepted) == Counter(lease.run_id for lease in claimed)
+
+
+async def test_one_isolated_run_has_one_winner(open_store: StoreFactory, api_key: ApiKey) -> None:
+    """A doubled hint for a suspect run starts it once."""
+    stores = [open_store(lease_ttl_s=0.05) for _ in range(4)]
+    run = await accept(stores[0], api_key)
+    await claim(stores[0])
+    await asyncio.sleep(0.1)
+    assert await stores[0].requeue_lapsed_runs() == 1
+
+    leases = await asyncio.gather(
+        *(store.claim_isolated_run(run.id, owner="i") for store in stores)
+    )
+
+    assert len([lease for lease in leases if lease]) == 1
+
+
+async def test_fifty_posts_with_one_key_make_one_run(
+    open_store: StoreFactory, api_key: ApiKey
+) -> None:
+    """A client that repeats itself in a panic gets the same run fifty times."""
+    stores = [open_store() for _ in range(3)]
+    request = new_run(api_key, idempotency_key="k", request_hash=b"1" * 32)
+
+    answers = await asyncio.gather(
+        *(stores[number % 3].accept_run(request) for number in range(50))
+    )
+
+    assert len({run.id for run, _ in answers}) == 1
+    assert [is_new for _, is_new in answers].count(True) == 1
+    assert len((await stores[0].list_runs(api_key.id)).items) == 1
+
+
+async def test_batches_with_the_same_keys_never_wait_in_a_circle(
+    open_store: StoreFactory, api_key: ApiKey
+) -> None:
+    """Two API processes that get the same hundred requests in opposite order accept them all."""
+    stores = [open_store() for _ in range(2)]
+    requests = [
+        new_run(api_key, idempotency_key=f"k{i:03}", request_hash=b"1" * 32) for i in range(100)
+    ]
+
+    answers = await asyncio.gather(
+        *(stores[0].accept_run(request) for request in requests),
+        *(stores[1].accept_run(request) for request in reversed(requests)),
+    )
+
+    assert [is_new for _, is_new in answers].count(True) == 100
+    assert len({run.id for run, _ in answers}) == 100
+
+
+async def test_events_have_no_gaps_under_concurrency(
+    open_store: StoreFactory, api_key: ApiKey
+) -> None:
+    """Texts of many runs, written at once by the batch, count 1, 2, 3, ... in each run."""
+    store = open_store()
+    runs = [await accept(store, api_key) for _ in range(20)]
+    leases = await store.claim_due_runs(owner="w1", limit=20)
+
+    async def stream(lease: Lease) -> None:
+        await store.start_step(lease, "parse")
+        for number in range(20):
+            await store.record_text(lease, "parse", f"{number} ")
+
+    await asyncio.gather(*map(stream, leases), *(store.renew_leases(leases) for _ in range(20)))
+
+    for run in runs:
+        events = await events_of(store, run)
+        texts = [event.data["text"] for event in events if event.type is EventType.CLAUDE_DELTA]
+        assert [f"{number} " for number in range(20)] == texts
+
+
+async def test_texts_of_one_run_at_once_have_no_gaps(store: RunStore, api_key: ApiKey) -> None:
+    """Even callers that do not wait for each other never share or skip a number."""
+    run = await accept(store, api_key)
+    lease = await claim(store)
+
+    await asyncio.gather(*(store.record_text(lease, "parse", str(n)) for n in range(30)))
+
+    events = await events_of(store, run)
+    texts = {event.data["text"] for event in events if event.type is EventType.CLAUDE_DELTA}
+    assert {str(number) for number in range(30)} == texts
+
+
+async def test_whole_lives_at_once_while_leases_are_renewed(
+    open_store: StoreFactory, api_key: ApiKey
+) -> None:
+    """Two workers, a hundred runs, heartbeats and sweeps in between: no deadlock, all end."""
+    stores = [open_store() for _ in range(2)]
+    await asyncio.gather(*(accept(stores[0], api_key) for _ in range(100)))
+    held: list[Lease] = []
+
+    async def execute(store: RunStore, lease: Lease) -> None:
+        for step in STEPS:
+            await store.start_step(lease, step)
+            await store.record_checkpoint(lease, Checkpoint(step, {}, USAGE, COST))
+        await store.finish_run(lease, {})
+
+    async def work(store: RunStore) -> None:
+        while leases := await store.claim_due_runs(owner="w", limit=25):
+            held.extend(leases)
+            await asyncio.gather(*(execute(store, lease) for lease in leases))
+
+    async def disturb() -> None:
+        while True:
+            await stores[0].renew_leases(held[::-1])
+            await stores[1].renew_leases(held)
+            await stores[1].requeue_lapsed_runs()
+            await stores[0].take_due_hints()
+
+    disturbing = asyncio.create_task(disturb())
+    await asyncio.gather(*map(work, stores))
+    disturbing.cancel()
+    await asyncio.gather(disturbing, return_exceptions=True)
+
+    totals = await stores[0].get_totals()
+    assert totals.runs_by_state[RunState.SUCCEEDED] == 100
+    assert {(step.succeeded, step.cost_usd) for step in totals.steps} == {(100, 100 * COST)}
+
+
+async def test_a_run_ends_once_when_all_want_to_end_it(
+    open_store: StoreFactory, api_key: ApiKey
+) -> None:
+    """Finish, retry, release and cancel at once: one takes effect, the others learn it."""
+    store, other = open_store(), open_store()
+    for _ in range(20):
+        run = await accept(store, api_key)
+        lease = await claim(store)
+
+        results = await asyncio.gather(
+            store.finish_run(lease, {}),
+            store.retry_run(
+                lease, step="parse", error="x", delay_s=60, usage=Usage(), cost_usd=Decimal(0)
+            ),
+            store.release_run(lease),
+            other.cancel_run(api_key.id, run.id),
+            return_exceptions=True,
+        )
+
+        ended = await store.get_run(api_key.id, run.id)
+        lost = [error for error in results if isinstance(error, LeaseLostError)]
+        finals = [e for e in await events_of(store, run) if e.type in FINAL_EVENTS]
+        assert len(lost) >= 2
+        assert len(finals) <= 1
+        if isinstance(results[3], RunNotCancellableError):
+            assert ended.state is RunState.SUCCEEDED
+        else:
+            assert ended.state is RunState.CANCELLED
+
+
+async def test_a_cancelled_claim_leaves_no_orphan(
+    open_store: StoreFactory, api_key: ApiKey
+) -> None:
+    """A worker that is stopped while it claims gives back what it got: no crash is counted."""
+    store = open_store()
+    runs = [await accept(store, api_key) for _ in range(10)]
+    for delay_s in (0, 0.0005, 0.001, 0.002, 0.004):
+        claiming = asyncio.create_task(store.claim_due_runs(owner="w1", limit=10))
+        await asyncio.sleep(delay_s)
+        claiming.cancel()
+        await asyncio.gather(claiming, return_exceptions=True)
+        if not claiming.cancelled():
+            await asyncio.gather(*map(store.release_run, claiming.result()))
+
+    states = {(await store.get_run(api_key.id, run.id)).state for run in runs}
+    assert states == {RunState.QUEUED}

@@ -1,0 +1,403 @@
+"""Whatever callers do, in whatever order: the record does what a pure model of it does."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import text
+
+from config.postgres import PostgresSettings
+from services.core.db import create_engine
+from services.core.errors import (
+    IdempotencyConflictError,
+    LeaseLostError,
+    RunNotCancellableError,
+)
+from services.core.runs.models import ApiKey, Checkpoint, Failure, Lease, NewRun
+from services.core.runs.states import (
+    FINAL_STATES,
+    NEXT_STATE,
+    EventType,
+    FailureReason,
+    RunState,
+    StepState,
+    Transition,
+)
+from services.core.runs.store import RunStore
+from services.core.usage import Usage
+
+Result = TypeVar("Result")
+STEPS = ("one", "two")
+USAGE = Usage(input_tokens=1)
+COST = Decimal("0.1")
+MAX_CRASHES = 2
+LEASE_TTL_S = 0.001  # every lease has lapsed by the time that somebody sweeps
+
+
+@dataclass
+class ModelStep:
+    """What a step should be."""
+
+    state: StepState = StepState.PENDING
+    attempts: int = 0
+    failures: int = 0
+    output: dict[str, Any] | None = None
+    paid: int = 0
+
+
+@dataclass
+class ModelRun:
+    """What a run should be."""
+
+    state: RunState = RunState.QUEUED
+    fence: int = 0
+    crashes: int = 0
+    attempts: int = 0
+    is_due: bool = True
+    paid: int = 0
+    steps: dict[str, ModelStep] = field(default_factory=lambda: {n: ModelStep() for n in STEPS})
+    events: list[EventType] = field(default_factory=lambda: [EventType.RUN_QUEUED])
+
+    def go(self, transition: Transition) -> None:
+        """Change the state as the table says."""
+        self.state = NEXT_STATE[self.state, transition]
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether the lease is the one that counts."""
+        return self.state is RunState.RUNNING and self.fence == lease.fence
+
+    def claim(self) -> None:
+        """Somebody takes the run."""
+        self.go(Transition.CLAIM)
+        self.fence += 1
+        self.attempts += 1
+        if self.attempts == 1:
+            self.events.append(EventType.RUN_STARTED)
+
+    def runs_another(self, step: str) -> bool:
+        """Whether another step is running."""
+        return any(
+            other.state is StepState.RUNNING for name, other in self.steps.items() if name != step
+        )
+
+    def stop_steps(self, state: StepState) -> None:
+        """The running step, if any, runs no more."""
+        for step in self.steps.values():
+            if step.state is StepState.RUNNING:
+                step.state = state
+
+
+class RecordMachine(RuleBasedStateMachine):
+    """Drives a store and the model side by side."""
+
+    settings: PostgresSettings
+    runs = Bundle("runs")
+    leases = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.store = RunStore(
+            create_engine(self.settings),
+            lease_ttl_s=LEASE_TTL_S,
+            max_crashes=MAX_CRASHES,
+            rehint_after_s=3600,
+            max_queued_runs=1000,
+        )
+        self.model: dict[UUID, ModelRun] = {}
+        self.by_idempotency_key: dict[str, tuple[bytes, UUID]] = {}
+
+    def teardown(self) -> None:
+        """Compare everything once more."""
+        try:
+            for run_id in self.model:
+                self.compare(run_id)
+        finally:
+            self.do(self.store.close())
+            self.runner.close()
+
+    def do(self, awaitable: Awaitable[Result]) -> Result:
+        """Wait for the store."""
+
+        async def wait() -> Result:
+            return await awaitable
+
+        return self.runner.run(wait())
+
+    def sql(self, statement: str) -> None:
+        """Change the record behind the store's back, as only time would."""
+
+        async def run() -> None:
+            engine = create_engine(self.settings)
+            async with engine.begin() as connection:
+                await connection.execute(text(statement))
+            await engine.dispose()
+
+        self.runner.run(run())
+
+    def compare(self, run_id: UUID) -> None:
+        """The record says what the model says."""
+        expected = self.model[run_id]
+        run = self.do(self.store.get_run(self.key.id, run_id))
+        assert expected.state == run.state
+        assert (expected.crashes, expected.attempts) == (run.crashes, run.attempts)
+        assert Usage(input_tokens=expected.paid) == run.usage
+        assert expected.paid * COST == run.cost_usd
+        assert (run.finished_at is not None) == (expected.state in FINAL_STATES)
+        for step in run.steps:
+            wanted = expected.steps[step.name]
+            assert (wanted.state, wanted.attempts) == (step.state, step.attempts)
+            assert wanted.output == step.output
+            assert wanted.paid * COST == step.cost_usd
+        events = self.do(self.store.list_events({run_id: 0}))
+        assert list(range(1, len(events) + 1)) == [event.seq for event in events]
+        assert expected.events == [event.type for event in events]
+
+    def fenced(self, lease: Lease, awaitable: Awaitable[Any]) -> bool:
+        """Do something under a lease; whether it took effect, which the model must know before."""
+        holds = self.model[lease.run_id].holds(lease)
+        if holds:
+            self.do(awaitable)
+        else:
+            with pytest.raises(LeaseLostError):
+                self.do(awaitable)
+        return holds
+
+    @initialize()
+    def begin(self) -> None:
+        """Start from an empty record."""
+        self.sql("TRUNCATE api_keys CASCADE")
+        self.key: ApiKey = self.do(
+            self.store.add_key(name="k", prefix="0" * 12, key_hash=b"0" * 32)
+        )
+
+    @rule(
+        target=runs,
+        idempotency_key=st.sampled_from([None, "a", "b"]),
+        body=st.sampled_from([b"1", b"2"]),
+    )
+    def accept(self, idempotency_key: str | None, body: bytes) -> UUID | None:
+        """A client posts, perhaps again."""
+        new = NewRun(
+            key_id=self.key.id,
+            pipeline="p",
+            input={},
+            step_names=STEPS,
+            idempotency_key=idempotency_key,
+            request_hash=body,
+        )
+        before = self.by_idempotency_key.get(idempotency_key or "")
+        if before is not None and before[0] != body:
+            with pytest.raises(IdempotencyConflictError):
+                self.do(self.store.accept_run(new))
+            return before[1]
+        run, is_new = self.do(self.store.accept_run(new))
+        assert is_new == (before is None)
+        if before is not None:
+            assert before[1] == run.id
+            return run.id
+        self.model[run.id] = ModelRun()
+        if idempotency_key is not None:
+            self.by_idempotency_key[idempotency_key] = (body, run.id)
+        return run.id
+
+    @rule(target=leases, limit=st.integers(1, 3))
+    def claim(self, limit: int) -> Any:
+        """A worker claims what is due."""
+        due = [
+            run_id
+            for run_id, run in self.model.items()
+            if run.state is RunState.QUEUED and run.is_due and not run.crashes
+        ]
+        claimed = self.do(self.store.claim_due_runs(owner="w", limit=limit))
+        assert {lease.run_id for lease in claimed} <= set(due)
+        assert len(claimed) == min(limit, len(due))
+        for lease in claimed:
+            self.check_lease(lease)
+        return claimed[0] if claimed else None
+
+    @rule(target=leases, run_id=runs)
+    def claim_isolated(self, run_id: UUID) -> Any:
+        """An isolated worker follows a hint, which may be wrong."""
+        run = self.model[run_id]
+        lease = self.do(self.store.claim_isolated_run(run_id, owner="i"))
+        is_due = run.state is RunState.QUEUED and run.is_due and run.crashes > 0
+        assert is_due == (lease is not None)
+        if lease is not None:
+            self.check_lease(lease)
+        return lease
+
+    def check_lease(self, lease: Lease) -> None:
+        """A lease carries what the model says."""
+        run = self.model[lease.run_id]
+        run.claim()
+        assert run.fence == lease.fence
+        done = {n: s.output for n, s in run.steps.items() if s.state is StepState.SUCCEEDED}
+        assert done == lease.checkpoints
+        assert {n: s.failures for n, s in run.steps.items()} == lease.step_attempts
+
+    @rule(lease=leases, step=st.sampled_from(STEPS))
+    def start_step(self, lease: Lease | None, step: str) -> None:
+        """A holder, or one that was, starts a step; one after the other, as pipelines do."""
+        if lease is None:
+            return
+        run = self.model[lease.run_id]
+        if run.holds(lease) and run.runs_another(step):
+            return
+        if run.holds(lease) and run.steps[step].state is StepState.SUCCEEDED:
+            with pytest.raises(ValueError, match="done already"):
+                self.do(self.store.start_step(lease, step))
+        elif self.fenced(lease, self.store.start_step(lease, step)):
+            run.steps[step].state = StepState.RUNNING
+            run.steps[step].attempts += 1
+            run.events.append(EventType.STEP_STARTED)
+
+    @rule(lease=leases)
+    def record_text(self, lease: Lease | None) -> None:
+        """Claude says something."""
+        if lease is not None and self.fenced(lease, self.store.record_text(lease, "one", "x")):
+            self.model[lease.run_id].events.append(EventType.CLAUDE_DELTA)
+
+    @rule(lease=leases, step=st.sampled_from(STEPS), number=st.integers())
+    def checkpoint(self, lease: Lease | None, step: str, number: int) -> None:
+        """A step is done, perhaps told twice with another output."""
+        if lease is None:
+            return
+        checkpoint = Checkpoint(step, {"n": number}, USAGE, COST)
+        run = self.model[lease.run_id]
+        is_first = run.steps[step].state is not StepState.SUCCEEDED
+        if self.fenced(lease, self.store.record_checkpoint(lease, checkpoint)) and is_first:
+            run.steps[step].state = StepState.SUCCEEDED
+            run.steps[step].output = checkpoint.output
+            run.steps[step].paid += 1
+            run.paid += 1
+            run.events.append(EventType.STEP_SUCCEEDED)
+
+    @rule(lease=leases)
+    def finish(self, lease: Lease | None) -> None:
+        """The last step is done."""
+        if lease is not None and self.fenced(lease, self.store.finish_run(lease, {"o": 1})):
+            self.model[lease.run_id].go(Transition.FINISH)
+            self.model[lease.run_id].events.append(EventType.RUN_SUCCEEDED)
+
+    @rule(lease=leases, step=st.sampled_from(STEPS), is_due=st.booleans())
+    def retry(self, lease: Lease | None, step: str, is_due: bool) -> None:  # noqa: FBT001 - drawn
+        """A try fails, and there will be another, now or much later."""
+        if lease is None:
+            return
+        run = self.model[lease.run_id]
+        if run.holds(lease) and run.runs_another(step):
+            return
+        delay_s = 0 if is_due else 3600
+        retrying = self.store.retry_run(
+            lease, step=step, error="e", delay_s=delay_s, usage=USAGE, cost_usd=COST
+        )
+        if self.fenced(lease, retrying):
+            run.go(Transition.RETRY)
+            run.is_due = is_due
+            run.paid += 1
+            run.events.append(EventType.STEP_RETRYING)
+            if run.steps[step].state is not StepState.SUCCEEDED:
+                run.steps[step].state = StepState.PENDING
+                run.steps[step].failures += 1
+                run.steps[step].paid += 1
+
+    @rule(lease=leases)
+    def release(self, lease: Lease | None) -> None:
+        """A worker stops."""
+        if lease is not None and self.fenced(lease, self.store.release_run(lease)):
+            run = self.model[lease.run_id]
+            run.go(Transition.RELEASE)
+            run.is_due = True
+            run.stop_steps(StepState.PENDING)
+
+    @rule(lease=leases)
+    def fail(self, lease: Lease | None) -> None:
+        """A run cannot go on."""
+        if lease is None:
+            return
+        failure = Failure(FailureReason.PERMANENT, None, "m", 1)
+        failing = self.store.fail_run(lease, failure, usage=USAGE, cost_usd=COST)
+        if self.fenced(lease, failing):
+            run = self.model[lease.run_id]
+            run.go(Transition.FAIL)
+            run.paid += 1
+            run.events.append(EventType.RUN_FAILED)
+            for step in run.steps.values():
+                if step.state is StepState.RUNNING:
+                    step.paid += 1
+            run.stop_steps(StepState.FAILED)
+
+    @rule(run_id=runs)
+    def cancel(self, run_id: UUID) -> None:
+        """A client has had enough."""
+        run = self.model[run_id]
+        if run.state in FINAL_STATES:
+            with pytest.raises(RunNotCancellableError):
+                self.do(self.store.cancel_run(self.key.id, run_id))
+            return
+        self.do(self.store.cancel_run(self.key.id, run_id))
+        run.go(Transition.CANCEL)
+        run.fence += 1
+        run.stop_steps(StepState.FAILED)
+        run.events.append(EventType.RUN_CANCELLED)
+
+    @rule()
+    def sweep(self) -> None:
+        """All workers have died, and somebody notices."""
+        running = [run for run in self.model.values() if run.state is RunState.RUNNING]
+        self.do(asyncio.sleep(2 * LEASE_TTL_S))
+        assert len(running) == self.do(self.store.requeue_lapsed_runs())
+        for run in running:
+            run.crashes += 1
+            is_last = run.crashes >= MAX_CRASHES
+            run.go(Transition.CRASH_OUT if is_last else Transition.LAPSE)
+            run.is_due = True
+            run.stop_steps(StepState.FAILED if is_last else StepState.PENDING)
+            if is_last:
+                run.events.append(EventType.RUN_FAILED)
+
+    @rule(held=st.lists(leases, max_size=4))
+    def renew(self, held: list[Lease | None]) -> None:
+        """Workers give signs of life, for what they have and what they believe to have."""
+        given = [lease for lease in held if lease is not None]
+        expected = {lease.run_id for lease in given if self.model[lease.run_id].holds(lease)}
+
+        assert expected == self.do(self.store.renew_leases(given))
+
+    @rule()
+    def wait(self) -> None:
+        """An hour goes by."""
+        self.sql("UPDATE runs SET next_at = now(), hint_at = now() WHERE state = 'queued'")
+        for run in self.model.values():
+            run.is_due = True
+
+
+def test_the_record_does_what_the_model_does(module_database: PostgresSettings) -> None:
+    """No order of calls makes a state, a checkpoint, a count or an event differ from the model."""
+
+    class Machine(RecordMachine):
+        settings = module_database
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis
+        Machine,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

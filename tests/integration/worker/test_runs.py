@@ -1,0 +1,148 @@
+"""Runs on real workers: from a hint to the end, whatever dies on the way."""
+
+import signal
+import time
+from collections import Counter
+
+from services.core.runs.states import FailureReason, RunState
+from tests.integration.worker.lab import LEASE_TTL_S, Lab
+
+DONE = {"text": "done in try 1"}
+
+
+async def test_a_hint_leads_to_a_finished_run(lab: Lab) -> None:
+    """Accept, hint, claim, execute, finish: within a second on an idle system."""
+    await lab.start_worker()
+
+    started_s = time.monotonic()
+    run_id = await lab.post()
+    (run,) = await lab.wait(run_id)
+
+    assert (RunState.SUCCEEDED, DONE) == (run.state, run.output)
+    assert [1, 1] == [step.attempts for step in run.steps]
+    assert time.monotonic() - started_s < 2
+
+
+async def test_a_burst_is_shared_by_few_messages_and_ends(lab: Lab) -> None:
+    """More runs than slots: all end, each step once."""
+    await lab.start_worker(CELERY_CONCURRENCY="20")
+
+    runs = await lab.wait(*[await lab.post() for _ in range(100)])
+
+    assert {RunState.SUCCEEDED} == {run.state for run in runs}
+    assert {1} == set(Counter(lab.noted()).values())
+
+
+async def test_a_failed_step_is_tried_again_by_the_record(lab: Lab) -> None:
+    """A retry waits in PostgreSQL, and only the failed step is repeated."""
+    await lab.start_worker()
+
+    (run,) = await lab.wait(await lab.post("flaky"))
+
+    assert (RunState.SUCCEEDED, [1, 2]) == (run.state, [step.attempts for step in run.steps])
+    assert {"first": 1, "second": 2} == Counter(note.split()[0] for note in lab.noted())
+
+
+async def test_a_cancelled_run_is_cut_off(lab: Lab) -> None:
+    """The worker drops a cancelled run with its next heartbeat, and its slot is free again."""
+    worker = await lab.start_worker(CELERY_CONCURRENCY="1")
+    run_id = await lab.post("wait", 60)
+    await lab.wait_for_step("second", run_id)
+
+    await lab.cancel(run_id)
+    (cancelled, other) = await lab.wait(run_id, await lab.post(), within_s=LEASE_TTL_S + 5)
+
+    assert [RunState.CANCELLED, RunState.SUCCEEDED] == [cancelled.state, other.state]
+    assert "was cut off" in worker.output()
+
+
+async def test_sigterm_gives_runs_back_at_once(lab: Lab) -> None:
+    """What does not end within the grace period goes to another worker at once, uncounted."""
+    worker = await lab.start_worker()
+    quick, slow = await lab.post("wait", 0.5), await lab.post("wait", 60)
+    await lab.wait_for_step("second", quick)
+    await lab.wait_for_step("second", slow)
+
+    took_s = worker.stop()
+    quick_run, slow_run = await lab.get(quick), await lab.get(slow)
+
+    assert [RunState.SUCCEEDED, RunState.QUEUED] == [quick_run.state, slow_run.state]
+    assert 0 == slow_run.crashes
+    assert took_s < 6
+    assert 0 == worker.process.returncode
+
+
+async def test_given_back_runs_go_on_after_their_checkpoint(lab: Lab) -> None:
+    """A deployment in mid-run costs the step that was under way, no more."""
+    worker = await lab.start_worker()
+    run_id = await lab.post("wait", 2)
+    await lab.wait_for_step("second", run_id)
+
+    worker.stop()
+    await lab.start_worker()
+    (run,) = await lab.wait(run_id)
+
+    assert (RunState.SUCCEEDED, {"text": "done in try 2"}) == (run.state, run.output)
+    assert {"first": 1, "second": 2} == Counter(note.split()[0] for note in lab.noted())
+
+
+async def test_a_killed_worker_loses_nothing(lab: Lab) -> None:
+    """SIGKILL in mid-run: the sweep finds the runs, the isolated worker finishes them."""
+    worker = await lab.start_worker()
+    run_ids = [await lab.post("wait", 1) for _ in range(4)]
+    for run_id in run_ids:
+        await lab.wait_for_step("second", run_id)
+
+    worker.stop(signal.SIGKILL)
+    await lab.start_worker(pool="prefork")
+    runs = await lab.wait(*run_ids, within_s=40)
+
+    assert [(RunState.SUCCEEDED, 1)] * 4 == [(run.state, run.crashes) for run in runs]
+    assert {"first": 4, "second": 8} == Counter(note.split()[0] for note in lab.noted())
+
+
+async def test_a_poison_run_ends_alone(lab: Lab) -> None:
+    """Three dead processes end it as crashed; its neighbours and the isolated worker live on."""
+    isolated = await lab.start_worker(pool="prefork")
+    worker = await lab.start_worker()
+    neighbours = [await lab.post("wait", 1) for _ in range(3)]
+    for run_id in neighbours:
+        await lab.wait_for_step("second", run_id)
+
+    poison = await lab.post("poison")
+    worker.process.wait(15)
+    await lab.start_worker()
+    poisoned, *others = await lab.wait(poison, *neighbours, within_s=60)
+
+    assert poisoned.failure is not None
+    assert (RunState.FAILED, FailureReason.CRASHED, 3) == (
+        poisoned.state,
+        poisoned.failure.reason,
+        poisoned.crashes,
+    )
+    assert {RunState.SUCCEEDED} == {run.state for run in others}
+    assert isolated.process.poll() is None
+
+
+async def test_the_isolated_worker_gives_runs_back_too(lab: Lab) -> None:
+    """SIGTERM to the prefork worker: its child hands the run back and is not counted as a crash."""
+    isolated = await lab.start_worker(pool="prefork")
+    run_id = await lab.post_suspect("wait", 60)
+    await lab.wait_for_step("second", run_id)
+
+    took_s = isolated.stop()
+    run = await lab.get(run_id)
+
+    assert (RunState.QUEUED, 0) == (run.state, run.crashes)
+    assert took_s < 10
+
+
+async def test_a_time_limit_keeps_what_was_done(lab: Lab) -> None:
+    """Celery's soft limit gives a suspect run back; it goes on after its checkpoint, uncounted."""
+    limits = {"STEP_TIMEOUT_S": "3.9", "TASK_SOFT_TIME_LIMIT_S": "4", "TASK_TIME_LIMIT_S": "20"}
+    await lab.start_worker(pool="prefork", **{f"CELERY_{name}": s for name, s in limits.items()})
+
+    (run,) = await lab.wait(await lab.post_suspect("wait twice", 3), within_s=40)
+
+    assert (RunState.SUCCEEDED, 0) == (run.state, run.crashes)
+    assert {"first": 1, "second": 2} == Counter(note.split()[0] for note in lab.noted())
