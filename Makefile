@@ -56,8 +56,8 @@ logs: ## Follow the logs; SERVICE=api for one service
 	@$(if $(filter compose,$(MODE)),docker compose logs --follow --tail 100 $(SERVICE),$(LOCAL) logs $(SERVICE))
 
 .PHONY: watch
-watch: secrets ## Restart services when their source changes
-	@$(if $(filter compose,$(MODE)),docker compose watch,$(LOCAL) watch)
+watch: up ## Start everything, then restart workers whenever their source changes (the API reloads by itself)
+	@$(if $(filter compose,$(MODE)),docker compose watch --no-up,$(LOCAL) watch)
 
 .PHONY: secrets
 secrets: ## Write .env with generated secrets if there is none, and the secret files made from it
@@ -65,8 +65,8 @@ secrets: ## Write .env with generated secrets if there is none, and the secret f
 	@$(HOST) secrets
 
 .PHONY: key
-key: secrets ## Print the API key
-	@$(HOST) key
+key: secrets ## Print the API key of .env; NAME=alice makes another one
+	@$(if $(NAME),$(if $(filter compose,$(MODE)),docker compose exec --no-TTY api,$(LOCAL) run api) python -m services.api.keys create --name '$(NAME)',$(HOST) key)
 
 .PHONY: env-example
 env-example: $(INSTALLED) ## Write .env.example and docs/configuration.md from the settings' docstrings

@@ -94,6 +94,10 @@ def _kill(options: argparse.Namespace) -> None:
     _stack(options).kill(options.service)
 
 
+def _run(options: argparse.Namespace) -> int:
+    return _stack(options).run(options.service, options.command)
+
+
 def _watch(options: argparse.Namespace) -> None:
     from local.watch import watch  # noqa: PLC0415 - needs packages
 
@@ -115,6 +119,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "ps": _ps,
     "logs": _logs,
     "kill": _kill,
+    "run": _run,
     "watch": _watch,
     "trial": _trial,
 }

@@ -15,6 +15,7 @@ import yaml
 from local.errors import LocalError
 
 FILES = ("compose.yaml", "compose.override.yaml")
+CODE_FOLDERS = ("config", "services")
 REPLACED_KEYS = frozenset({"command", "test"})
 """Lists that an override replaces; other lists grow."""
 VARIABLE_PATTERN = re.compile(r"\$\{(?P<name>\w+)(?:(?P<operator>:[-?])(?P<word>[^${}]*))?\}")
@@ -130,7 +131,7 @@ def _service(name: str, values: dict[str, Any]) -> Service:
         stop_grace_s=_seconds(values["stop_grace_period"]),
         log_max_size=options["max-size"],
         log_max_files=int(options["max-file"]),
-        watched=[rule["path"] for rule in _watch_rules(values) if rule["action"] == "sync+restart"],
+        watched=[rule["path"] for rule in _watch_rules(values) if rule["path"] in CODE_FOLDERS],
     )
 
 

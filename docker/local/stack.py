@@ -13,6 +13,7 @@ from pathlib import Path
 from supervisor.states import ProcessStates  # type: ignore[import-untyped]  # has no types
 
 from local import embedded
+from local.compose_model import CODE_FOLDERS
 from local.env_file import DEFAULT_PORTS, is_port_free
 from local.errors import LocalError
 from local.programs import Place, Program
@@ -20,7 +21,6 @@ from local.supervisor import Supervisor, log_file, render_config
 
 ONE_SHOT_PATIENCE_S = 120.0
 SHOWN_LOG_LINES = 15
-CODE_FOLDERS = ("config", "services")
 PORT_NAMES = {port: name for name, port in DEFAULT_PORTS.items()}
 SERVER_FOLDERS = ("docker/redis", "docker/postgres")
 
@@ -72,6 +72,11 @@ class LocalStack:
         self._in_parallel(self._stop_after_dependents, names)
         for name in names:
             self._supervisor.start(name)
+
+    def run(self, name: str, command: list[str]) -> int:
+        """Run another command as a service would run here; its exit status."""
+        program = self._programs[name]
+        return subprocess.call(command, cwd=self._place.root, env=program.environment)  # noqa: S603 - the user's own words
 
     def kill(self, name: str) -> None:
         """SIGKILL a service and keep it down until the next `up`."""

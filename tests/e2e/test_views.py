@@ -48,7 +48,7 @@ def test_metrics_count_runs_tokens_and_cost(api: Api, outreach, stranger) -> Non
 
     text = stranger.get("/metrics").raise_for_status().text
 
-    succeeded = re.search(r'^penstock_runs\{state="succeeded"\} (\S+)$', text, re.M)
+    succeeded = re.search(r'^penstock_runs\{state="succeeded"\} (\S+)$', text, re.MULTILINE)
     assert succeeded
     assert float(succeeded[1]) >= 1
     for name in (
@@ -58,7 +58,7 @@ def test_metrics_count_runs_tokens_and_cost(api: Api, outreach, stranger) -> Non
         "penstock_claude_tokens",
         "penstock_claude_cost_usd",
     ):
-        assert re.search(rf"^{name}", text, re.M), name
+        assert re.search(rf"^{name}", text, re.MULTILINE), name
 
 
 def test_the_docs_page_needs_no_internet(stranger: httpx.Client) -> None:

@@ -293,7 +293,7 @@ async def test_open_streams_do_not_hold_up_a_stop(
         seen: list[list[Any]] = [[] for _ in range(10)]
         watchers = [asyncio.create_task(read_run(client, run_id, events=events)) for events in seen]
         async with asyncio.timeout(15):
-            while not all(seen):  # noqa: ASYNC110 - lists tell nobody
+            while not all(seen):
                 await asyncio.sleep(0.05)
 
         took_s = await asyncio.to_thread(server.stop, signum)
