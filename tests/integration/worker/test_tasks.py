@@ -59,7 +59,7 @@ async def test_a_sweep_revives_a_forgotten_run(lab: Lab) -> None:
 
 async def _wait_for_heartbeats(lab: Lab, kinds: set[str]) -> None:
     async with asyncio.timeout(30):
-        while not kinds <= {beat.kind for beat in await lab.store.list_heartbeats()}:  # noqa: ASYNC110
+        while not kinds <= {beat.kind for beat in await lab.store.list_heartbeats()}:
             await asyncio.sleep(0.2)
 
 
