@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("welcome").add_argument("--mode", choices=("compose", "local"), required=True)
     trial = verbs.add_parser("trial")
     trial.add_argument("--mode", choices=("compose", "local"), required=True)
-    trial.add_argument("command", nargs="+")
+    trial.add_argument("command", nargs=argparse.REMAINDER)
     return parser
 
 
