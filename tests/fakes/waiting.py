@@ -11,5 +11,5 @@ async def until(is_true: Callable[[], bool], *, within_s: float = 5) -> None:
         TimeoutError: It has not come true in time.
     """
     async with asyncio.timeout(within_s):
-        while not is_true():  # noqa: ASYNC110 - what is waited for has no event
+        while not is_true():
             await asyncio.sleep(0.005)
