@@ -10,11 +10,14 @@ from config.secrets import GENERATED_BY
 from config.sources import Settings
 
 KEY_FORM: Final = re.compile(r"psk_[0-9a-f]{12}_[\w-]{43}", re.ASCII)
+NEW_KEY: Final = "echo psk_$(openssl rand -hex 6)_$(openssl rand -base64 32 | tr +/ -_ | tr -d =)"
 
 
 def _refuse_malformed(key: SecretStr | None) -> SecretStr | None:
     if key is not None and not KEY_FORM.fullmatch(key.get_secret_value()):
-        message = "is not a key of the form psk_<12 hex digits>_<43 characters>; run `make secrets` to write one"
+        message = (
+            f"is not a key of the form psk_<12 hex digits>_<43 characters>; `{NEW_KEY}` prints one"
+        )
         raise ValueError(message)
     return key
 

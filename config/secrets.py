@@ -32,7 +32,7 @@ GUESSES: Final = (
     "12345",
     "qwerty",
 )
-REMEDY: Final = "run `make secrets` to write a strong one"
+REMEDY: Final = "put what `openssl rand -hex 24` prints into .env, then `make up`"
 
 
 def find_weakness(secret: str) -> str | None:

@@ -14,7 +14,6 @@ from config.environment import EnvironmentSettings
 from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
-from services import __version__
 from services.api.background import in_background
 from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
@@ -51,10 +50,9 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
         telemetry.instrument_celery()
         silence_server_log()
         dependencies = build_dependencies()
-    # No redirect to or from a trailing slash: a path that is not documented is 404.
-    app = FastAPI(
-        version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_live
-    )
+    # The document and its page are in routes/docs.py. No redirect to or from a trailing slash: a path that is not
+    # documented is 404.
+    app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_live)
     app.state.dependencies = dependencies
     app.state.event_hub = EventHub(dependencies.store)
     app.state.http_metrics = HttpMetrics(multiprocess_dir=dependencies.settings.metrics_dir)

@@ -48,8 +48,8 @@ class UnknownPipelineError(PenstockError):
     """There is no such pipeline."""
 
     def __init__(self, *, known: Iterable[str]) -> None:
-        super().__init__()
         self.known = sorted(known)
+        super().__init__(f"There is no such pipeline; there are: {', '.join(self.known)}.")
 
 
 class InvalidRequestError(PenstockError):

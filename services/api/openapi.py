@@ -18,6 +18,7 @@ from services.api.errors import (
     ProblemType,
 )
 from services.api.schemas import Problem
+from services.core.runs.states import EventType
 from services.pipelines.definition import Pipeline
 
 Responses = dict[int | str, dict[str, Any]]
@@ -35,13 +36,23 @@ Post an input, get `202`; a worker runs the pipeline's steps; read, watch or can
 | problem type | status | |
 |---|---|---|
 """
-# FastAPI describes streams with `itemSchema`, which OpenAPI has from 3.2 on.
+# FastAPI describes the events of a stream with `itemSchema`, which OpenAPI has from 3.2 on.
 _EVENT_STREAM: Final = {
-    "schema": {"type": "string"},
-    "example": (
-        "id: 1\nevent: run.queued\ndata: {}\n\n"
-        'id: 2\nevent: claude.delta\ndata: {"step": "compose_email", "text": "Dear"}\n\n'
-    ),
+    "schema": {
+        "type": "object",
+        "description": "One event; the stream is a sequence of these in the format of Server-Sent Events.",
+        "properties": {
+            "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+            "event": {"type": "string", "enum": list(EventType)},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "required": ["id", "event", "data"],
+    },
+    "example": {
+        "id": "5",
+        "event": EventType.CLAUDE_DELTA,
+        "data": '{"step": "compose_email", "text": "Dear Dr. Marsh"}',
+    },
 }
 TAGS: Final = [
     {"name": "runs", "description": "Post, read, watch and cancel runs."},

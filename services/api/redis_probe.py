@@ -3,7 +3,9 @@
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 
 from config.redis import RedisSettings
 
@@ -17,6 +19,9 @@ class RedisProbe:
             "password": settings.password.get_secret_value() if settings.password else None,
             "socket_timeout": settings.socket_timeout_s,
             "socket_connect_timeout": settings.connect_timeout_s,
+            "retry": Retry(
+                NoBackoff(), 0
+            ),  # a probe tells how it is, it does not wait until it is well
         }
         if settings.tls:
             options |= {"ssl": True, "ssl_ca_certs": settings.tls_ca_file}

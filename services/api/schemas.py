@@ -47,7 +47,7 @@ class CreateRun(Shape):
     budget_usd: Usd | None = Field(
         default=None, gt=0, le=100_000, decimal_places=6, allow_inf_nan=False
     )
-    """Most US dollars that the run may spend on Claude; empty for no limit of its own."""
+    """Most US dollars that the run should cost; kept with the run, not enforced yet."""
     metadata: Metadata = Field(default_factory=dict)
     """Your own notes: a flat object with short values."""
 

@@ -1,5 +1,6 @@
 """The server process below gunicorn."""
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -9,6 +10,9 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # it h
 CUT_BEFORE_KILL_S = 3
 """Requests still open so long before gunicorn kills the process are cut, so that it can close what it uses."""
 
+NOTIFY_S = 2
+"""Seconds between two signs of life to gunicorn's master, and two looks at whether it still lives."""
+
 
 class ApiWorker(UvicornWorker):  # type: ignore[misc]  # it has no types
     """uvicorn, told what gunicorn's settings cannot say."""
@@ -16,6 +20,7 @@ class ApiWorker(UvicornWorker):  # type: ignore[misc]  # it has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.config.server_header = False
+        self.config.timeout_notify = NOTIFY_S
         grace_s = self.cfg.graceful_timeout - CUT_BEFORE_KILL_S
         self.config.timeout_graceful_shutdown = max(1, grace_s)
 
@@ -23,3 +28,12 @@ class ApiWorker(UvicornWorker):  # type: ignore[misc]  # it has no types
         """Stop the server when gunicorn says SIGQUIT, as it does at Ctrl-C: uvicorn-worker 0.4 only notes it."""
         super().handle_exit(sig, frame)
         signal.raise_signal(signal.SIGTERM)
+
+    async def callback_notify(self) -> None:
+        """Tell the master that this process lives, or stop if there is none any more.
+
+        Without that, the processes of a killed master would keep the port and go on with old code.
+        """
+        await super().callback_notify()
+        if os.getppid() != self.ppid:
+            signal.raise_signal(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +17,9 @@ def on_stop_signal(callback: Callable[[], None]) -> Iterator[None]:
     ASGI has no such event: a server ends the lifespan only after every response, so an event stream would hold it up
     until it is killed. Does nothing where the server takes no signals, as in tests.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Signals come to the main thread only.
+        return
     loop = asyncio.get_running_loop()
     previous = {signum: signal.getsignal(signum) for signum in _STOP_SIGNALS}
 

@@ -2,8 +2,13 @@
 
 from config.flower import FlowerSettings
 from config.loading import load
+from services.core import telemetry
 
+telemetry.initialize(service_name="flower")
 _settings = load(FlowerSettings)
+
+# Ours, set up above: not Tornado's.
+logging = "none"
 
 address = _settings.bind_host
 port = _settings.port

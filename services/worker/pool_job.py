@@ -55,7 +55,7 @@ class Order:
 
 
 class JobGreenlet(greenlet):
-    """The greenlet that a job's tracer runs in, in the asyncio task's own context (no copy of it)."""
+    """The greenlet that a job's tracer runs in, with the asyncio task's contextvars."""
 
     def __init__(self, job: "Job") -> None:
         super().__init__(job.trace)

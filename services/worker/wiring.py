@@ -3,6 +3,7 @@
 from celery import Celery, signals
 
 from services.core import telemetry
+from services.worker.consumer import SturdyConsumer
 from services.worker.pool import PoolLimits, on_drain, on_loop_close, pool_loop, spawn
 from services.worker.probe import Prober
 from services.worker.process import WorkerProcess
@@ -26,6 +27,7 @@ def wire_worker(blueprint: Blueprint) -> Celery:
     app, settings = blueprint.app, blueprint.settings
     process = WorkerProcess(blueprint)
     register_tasks(app, process)
+    app.conf.worker_consumer = SturdyConsumer
     app.conf["asyncio_pool"] = PoolLimits(shutdown_grace_s=settings.shutdown_grace_s)
     if settings.heartbeat_file:
         app.steps["consumer"].add(Prober)

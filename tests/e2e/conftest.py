@@ -37,8 +37,9 @@ class Stack:
     def run(self, command: str) -> str:
         """Run one of the commands; its output."""
         done = subprocess.run(
-            command, shell=True, check=True, capture_output=True, text=True, timeout=120
+            command, shell=True, check=False, capture_output=True, text=True, timeout=120
         )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
 
@@ -88,7 +89,11 @@ def _parse_events(lines: Iterator[str]) -> Iterator[tuple[int, str, JsonObject]]
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
         elif "id" in fields:
-            yield int(fields["id"]), fields["event"], httpx.Response(200, text=fields["data"]).json()
+            yield (
+                int(fields["id"]),
+                fields["event"],
+                httpx.Response(200, text=fields["data"]).json(),
+            )
             fields = {}
 
 

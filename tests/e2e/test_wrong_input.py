@@ -5,6 +5,8 @@ import pytest
 
 from tests.e2e.conftest import Api
 
+NOBODYS_ID = "01890000-0000-7000-8000-000000000000"
+
 
 def _assert_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, object]:
     assert answer.status_code == status, answer.text
@@ -90,7 +92,7 @@ def test_an_unknown_path_and_a_wrong_method(api: Api) -> None:
     assert "POST" in wrong.headers["allow"]
 
 
-@pytest.mark.parametrize("path", ["/v1/runs/01890000-0000-7000-8000-000000000000", "/v1/emails/01890000-0000-7000-8000-000000000000"])
+@pytest.mark.parametrize("path", [f"/v1/runs/{NOBODYS_ID}", f"/v1/emails/{NOBODYS_ID}"])
 def test_what_is_not_there(api: Api, path: str) -> None:
     """An unknown run or email is 404."""
     _assert_problem(api.http.get(path), 404, "not-found")

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from config.celery import CelerySettings
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
+from services.core.claude.protocol import ClaudeRequest
 from services.core.db import create_engine
 from services.core.errors import StepTransientError
 from services.core.queue.app import create_celery_app
@@ -66,7 +67,7 @@ async def second(given: LabInput, context: StepContext) -> Text:
         case "break":
             raise StepTransientError("never")
         case "ask":
-            await context.claude.ask(None, Text)
+            await context.claude.ask(ClaudeRequest(system="", prompt="?"), Text)
     return Text(text=f"done in try {context.attempt}")
 
 

@@ -4,8 +4,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse
 
 from services.api.errors import NotFoundError
 
@@ -34,6 +34,13 @@ _ASSET_HEADERS: Final = {"Cache-Control": "public, max-age=86400"}
 async def show_docs() -> FileResponse:
     """The page."""
     return FileResponse(_OURS / "docs.html", media_type="text/html", headers=_PAGE_HEADERS)
+
+
+@router.get("/openapi.json")
+async def get_document(request: Request) -> JSONResponse:
+    """The OpenAPI document."""
+    app: FastAPI = request.app
+    return JSONResponse(app.openapi())
 
 
 @router.get("/docs/{name}")

@@ -126,9 +126,12 @@ def gunicorn(log: Path, *settings: BaseSettings, **variables: str) -> Iterator[G
         running.wait_until_ready()
         yield running
     finally:
-        if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=25)
+        except subprocess.TimeoutExpired:
             process.kill()
-        process.wait(timeout=10)
+            process.wait(timeout=5)
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,7 @@ async def test_a_finished_run_and_its_email_are_as_documented(
     assert run["metadata"] == {"campaign": "frühling 🌊"}
     assert [step["name"] for step in run["steps"]] == list(STEPS)
     assert run["created_at"].endswith("Z")
+    assert re.fullmatch("[0-9a-f]{32}", run["trace_id"])
     assert email["run_id"] == str(run_id)
     assert [email] == found["items"]
     assert not_found["items"] == []
@@ -293,7 +294,7 @@ async def test_open_streams_do_not_hold_up_a_stop(
         seen: list[list[Any]] = [[] for _ in range(10)]
         watchers = [asyncio.create_task(read_run(client, run_id, events=events)) for events in seen]
         async with asyncio.timeout(15):
-            while not all(seen):  # noqa: ASYNC110 - lists tell nobody
+            while not all(seen):
                 await asyncio.sleep(0.05)
 
         took_s = await asyncio.to_thread(server.stop, signum)
@@ -328,6 +329,24 @@ async def test_a_client_that_does_not_read_cannot_hold_up_a_stop(
 
     assert took_s < 6
     assert server.process.returncode == 0, server.log.read_text()
+
+
+def test_processes_do_not_outlive_their_master(start_server: Callable[..., Gunicorn]) -> None:
+    """After a SIGKILL of the master the port is free again, so that a restart works."""
+    server = start_server()
+    server.process.kill()
+    server.process.wait(timeout=5)
+
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{server.url}/livez", timeout=5)
+        except httpx.ConnectError:
+            return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(server.log.read_text())
 
 
 def test_a_revoked_key_is_refused(

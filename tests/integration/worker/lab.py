@@ -121,28 +121,33 @@ class Lab:
         await worker.wait_until_ready()
         return worker
 
-    async def post(self, behaviour: str = "return", seconds: float = 0) -> UUID:
+    async def post(
+        self, behaviour: str = "return", seconds: float = 0, *, traceparent: str | None = None
+    ) -> UUID:
         """Accept a run and hint it, as the API does."""
-        run_id = await self.post_without_hint(behaviour, seconds)
+        run_id = await self.post_without_hint(behaviour, seconds, traceparent=traceparent)
         self.publisher.hint(run_id)
         return run_id
 
-    async def post_without_hint(self, behaviour: str = "return", seconds: float = 0) -> UUID:
+    async def post_without_hint(
+        self, behaviour: str = "return", seconds: float = 0, *, traceparent: str | None = None
+    ) -> UUID:
         """Accept a run whose hint is lost."""
-        run, _ = await self.store.accept_run(self._new_run(behaviour, seconds))
-        return run.id
-
-    def _new_run(self, behaviour: str, seconds: float) -> NewRun:
-        return NewRun(
+        new = NewRun(
             key_id=self._key.id,
             pipeline="lab",
             input={"behaviour": behaviour, "seconds": seconds},
             step_names=("first", "second"),
+            traceparent=traceparent,
         )
+        run, _ = await self.store.accept_run(new)
+        return run.id
 
-    async def post_suspect(self, behaviour: str = "return", seconds: float = 0) -> UUID:
+    async def post_suspect(
+        self, behaviour: str = "return", seconds: float = 0, *, traceparent: str | None = None
+    ) -> UUID:
         """A run that counts as having killed its worker before, so that it is executed alone."""
-        run_id = await self.post_without_hint(behaviour, seconds)
+        run_id = await self.post_without_hint(behaviour, seconds, traceparent=traceparent)
         await self._mark_suspect(run_id)
         self.publisher.hint(run_id, is_isolated=True)
         return run_id

@@ -84,5 +84,8 @@ def _strange_messages() -> list[dict]:
         message("runs.explode"),
         message(TaskName.EXECUTE_RUN, content_type="application/x-python-serialize"),
         message(TaskName.EXECUTE_RUN, body="{not json"),
+        message(TaskName.EXECUTE_RUN, body=json.dumps("text")),
+        message(TaskName.EXECUTE_RUN, body=json.dumps([])),
+        message(TaskName.EXECUTE_RUN, body=json.dumps([None, None, None])),
         message(TaskName.EXECUTE_RUN, body=json.dumps([[1, 2, 3], {"never": "heard"}, {}])),
     ]

@@ -304,6 +304,7 @@ async def test_an_unknown_pipeline_names_the_known_ones(
 
     problem = assert_problem(answer, 422, "unknown-pipeline")
     assert problem["known_pipelines"] == ["letter"]
+    assert problem["detail"] == "There is no such pipeline; there are: letter."
 
 
 async def test_problems_never_repeat_what_was_sent(client: httpx.AsyncClient) -> None:

@@ -97,7 +97,8 @@ def test_weak_secrets_are_refused_where_it_is_deployed(
 
     (line,) = _refusal(FlowerSettings, capsys)
 
-    assert line == f"settings: FLOWER_PASSWORD {problem}; run `make secrets` to write a strong one"
+    remedy = "put what `openssl rand -hex 24` prints into .env, then `make up`"
+    assert line == f"settings: FLOWER_PASSWORD {problem}; {remedy}"
 
 
 @pytest.mark.parametrize("password", ["", "changeme"])

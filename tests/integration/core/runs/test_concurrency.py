@@ -4,6 +4,11 @@ import asyncio
 from collections import Counter
 from decimal import Decimal
 
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from config.postgres import PostgresSettings
+from services.core.db import create_engine
 from services.core.errors import LeaseLostError, RunNotCancellableError
 from services.core.runs.models import ApiKey, Checkpoint, Lease
 from services.core.runs.states import FINAL_EVENTS, EventType, RunState
@@ -78,6 +83,59 @@ async def test_batches_with_the_same_keys_never_wait_in_a_circle(
 
     assert [is_new for _, is_new in answers].count(True) == 100
     assert len({run.id for run, _ in answers}) == 100
+
+
+async def test_locks_are_taken_in_the_order_of_ids(
+    open_store: StoreFactory, api_key: ApiKey, fresh_database: PostgresSettings
+) -> None:
+    """A batch that waits for one run holds none with a higher id: so nobody waits in a circle."""
+    store = open_store()
+    first, second = [(await accept(store, api_key)).id for _ in range(2)]
+    leases = {lease.run_id: lease for lease in await store.claim_due_runs(owner="w", limit=2)}
+    backwards = [leases[second], leases[first]]
+    lock = text("SELECT FROM runs WHERE id = :id FOR UPDATE NOWAIT")
+    engine = create_engine(fresh_database)
+
+    async def write_both() -> None:
+        await asyncio.gather(*(store.record_text(lease, "parse", "x") for lease in backwards))
+
+    for change in (store.renew_leases(backwards), write_both()):
+        async with engine.connect() as holder, engine.connect() as other:
+            await holder.execute(lock, {"id": first})
+            waiting = asyncio.ensure_future(change)
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            await other.execute(lock, {"id": second})
+        await waiting
+    await engine.dispose()
+
+
+async def test_idempotency_keys_are_taken_in_order(
+    open_store: StoreFactory, api_key: ApiKey, fresh_database: PostgresSettings
+) -> None:
+    """A batch that waits for one idempotency key holds none that comes after it."""
+    store, other = open_store(), open_store()
+    engine = create_engine(fresh_database)
+    insert = text(
+        """
+        INSERT INTO runs (id, key_id, idempotency_key, pipeline, state, input, metadata)
+        VALUES (:id, :key_id, 'a', 'p', 'queued', '{}', '{}')
+        """
+    )
+    hashed = {"request_hash": b"1" * 32}
+
+    async with engine.connect() as holder:
+        await holder.execute(insert, {"id": uuid7(), "key_id": api_key.id})
+        waiting = asyncio.gather(
+            *(accept(store, api_key, idempotency_key=key, **hashed) for key in ("b", "a"))
+        )
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        run = await accept(other, api_key, idempotency_key="b", **hashed)
+    found, _ = await waiting
+    await engine.dispose()
+
+    assert found.id == run.id
 
 
 async def test_events_have_no_gaps_under_concurrency(

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
     initialize,
+    invariant,
     rule,
     run_state_machine_as_test,
 )
@@ -100,12 +100,15 @@ class ModelRun:
                 step.state = state
 
 
+RUN_IDS = st.runner().flatmap(lambda machine: st.sampled_from(list(machine.model)))
+# Mostly leases that hold, and some of those that were lost.
+LEASES = st.runner().flatmap(lambda machine: st.sampled_from(machine.held() * 3 + machine.leases))
+
+
 class RecordMachine(RuleBasedStateMachine):
     """Drives a store and the model side by side."""
 
     settings: PostgresSettings
-    runs = Bundle("runs")
-    leases = Bundle("leases")
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,6 +121,7 @@ class RecordMachine(RuleBasedStateMachine):
             max_queued_runs=1000,
         )
         self.model: dict[UUID, ModelRun] = {}
+        self.leases: list[Lease] = []
         self.by_idempotency_key: dict[str, tuple[bytes, UUID]] = {}
 
     def teardown(self) -> None:
@@ -147,6 +151,10 @@ class RecordMachine(RuleBasedStateMachine):
             await engine.dispose()
 
         self.runner.run(run())
+
+    def held(self) -> list[Lease]:
+        """The leases that hold."""
+        return [lease for lease in self.leases if self.model[lease.run_id].holds(lease)]
 
     def compare(self, run_id: UUID) -> None:
         """The record says what the model says."""
@@ -183,13 +191,20 @@ class RecordMachine(RuleBasedStateMachine):
         self.key: ApiKey = self.do(
             self.store.add_key(name="k", prefix="0" * 12, key_hash=b"0" * 32)
         )
+        self.keep_busy()
+
+    @invariant()
+    def keep_busy(self) -> None:
+        """Somebody always holds a run: else most calls would be those of zombies."""
+        if not self.held():
+            self.accept(idempotency_key=None, body=b"1")
+            self.claim(limit=1)
 
     @rule(
-        target=runs,
         idempotency_key=st.sampled_from([None, "a", "b"]),
         body=st.sampled_from([b"1", b"2"]),
     )
-    def accept(self, idempotency_key: str | None, body: bytes) -> UUID | None:
+    def accept(self, idempotency_key: str | None, body: bytes) -> None:
         """A client posts, perhaps again."""
         new = NewRun(
             key_id=self.key.id,
@@ -203,19 +218,18 @@ class RecordMachine(RuleBasedStateMachine):
         if before is not None and before[0] != body:
             with pytest.raises(IdempotencyConflictError):
                 self.do(self.store.accept_run(new))
-            return before[1]
+            return
         run, is_new = self.do(self.store.accept_run(new))
         assert is_new == (before is None)
         if before is not None:
             assert before[1] == run.id
-            return run.id
+            return
         self.model[run.id] = ModelRun()
         if idempotency_key is not None:
             self.by_idempotency_key[idempotency_key] = (body, run.id)
-        return run.id
 
-    @rule(target=leases, limit=st.integers(1, 3))
-    def claim(self, limit: int) -> Any:
+    @rule(limit=st.integers(1, 3))
+    def claim(self, limit: int) -> None:
         """A worker claims what is due."""
         due = [
             run_id
@@ -227,10 +241,9 @@ class RecordMachine(RuleBasedStateMachine):
         assert len(claimed) == min(limit, len(due))
         for lease in claimed:
             self.check_lease(lease)
-        return claimed[0] if claimed else None
 
-    @rule(target=leases, run_id=runs)
-    def claim_isolated(self, run_id: UUID) -> Any:
+    @rule(run_id=RUN_IDS)
+    def claim_isolated(self, run_id: UUID) -> None:
         """An isolated worker follows a hint, which may be wrong."""
         run = self.model[run_id]
         lease = self.do(self.store.claim_isolated_run(run_id, owner="i"))
@@ -238,10 +251,10 @@ class RecordMachine(RuleBasedStateMachine):
         assert is_due == (lease is not None)
         if lease is not None:
             self.check_lease(lease)
-        return lease
 
     def check_lease(self, lease: Lease) -> None:
         """A lease carries what the model says."""
+        self.leases.append(lease)
         run = self.model[lease.run_id]
         run.claim()
         assert run.fence == lease.fence
@@ -249,11 +262,9 @@ class RecordMachine(RuleBasedStateMachine):
         assert done == lease.checkpoints
         assert {n: s.failures for n, s in run.steps.items()} == lease.step_attempts
 
-    @rule(lease=leases, step=st.sampled_from(STEPS))
-    def start_step(self, lease: Lease | None, step: str) -> None:
+    @rule(lease=LEASES, step=st.sampled_from(STEPS))
+    def start_step(self, lease: Lease, step: str) -> None:
         """A holder, or one that was, starts a step; one after the other, as pipelines do."""
-        if lease is None:
-            return
         run = self.model[lease.run_id]
         if run.holds(lease) and run.runs_another(step):
             return
@@ -265,39 +276,40 @@ class RecordMachine(RuleBasedStateMachine):
             run.steps[step].attempts += 1
             run.events.append(EventType.STEP_STARTED)
 
-    @rule(lease=leases)
-    def record_text(self, lease: Lease | None) -> None:
+    @rule(lease=LEASES)
+    def record_text(self, lease: Lease) -> None:
         """Claude says something."""
-        if lease is not None and self.fenced(lease, self.store.record_text(lease, "one", "x")):
+        if self.fenced(lease, self.store.record_text(lease, "one", "x")):
             self.model[lease.run_id].events.append(EventType.CLAUDE_DELTA)
 
-    @rule(lease=leases, step=st.sampled_from(STEPS), number=st.integers())
-    def checkpoint(self, lease: Lease | None, step: str, number: int) -> None:
-        """A step is done, perhaps told twice with another output."""
-        if lease is None:
-            return
-        checkpoint = Checkpoint(step, {"n": number}, USAGE, COST)
+    @rule(
+        lease=LEASES,
+        step=st.sampled_from(STEPS),
+        numbers=st.lists(st.integers(), min_size=1, max_size=2),
+    )
+    def checkpoint(self, lease: Lease, step: str, numbers: list[int]) -> None:
+        """A step is done, perhaps told twice, with another output."""
         run = self.model[lease.run_id]
-        is_first = run.steps[step].state is not StepState.SUCCEEDED
-        if self.fenced(lease, self.store.record_checkpoint(lease, checkpoint)) and is_first:
-            run.steps[step].state = StepState.SUCCEEDED
-            run.steps[step].output = checkpoint.output
-            run.steps[step].paid += 1
-            run.paid += 1
-            run.events.append(EventType.STEP_SUCCEEDED)
+        for number in numbers:
+            checkpoint = Checkpoint(step, {"n": number}, USAGE, COST)
+            is_first = run.steps[step].state is not StepState.SUCCEEDED
+            if self.fenced(lease, self.store.record_checkpoint(lease, checkpoint)) and is_first:
+                run.steps[step].state = StepState.SUCCEEDED
+                run.steps[step].output = checkpoint.output
+                run.steps[step].paid += 1
+                run.paid += 1
+                run.events.append(EventType.STEP_SUCCEEDED)
 
-    @rule(lease=leases)
-    def finish(self, lease: Lease | None) -> None:
+    @rule(lease=LEASES)
+    def finish(self, lease: Lease) -> None:
         """The last step is done."""
-        if lease is not None and self.fenced(lease, self.store.finish_run(lease, {"o": 1})):
+        if self.fenced(lease, self.store.finish_run(lease, {"o": 1})):
             self.model[lease.run_id].go(Transition.FINISH)
             self.model[lease.run_id].events.append(EventType.RUN_SUCCEEDED)
 
-    @rule(lease=leases, step=st.sampled_from(STEPS), is_due=st.booleans())
-    def retry(self, lease: Lease | None, step: str, is_due: bool) -> None:  # noqa: FBT001 - drawn
+    @rule(lease=LEASES, step=st.sampled_from(STEPS), is_due=st.booleans())
+    def retry(self, lease: Lease, step: str, is_due: bool) -> None:  # noqa: FBT001 - drawn
         """A try fails, and there will be another, now or much later."""
-        if lease is None:
-            return
         run = self.model[lease.run_id]
         if run.holds(lease) and run.runs_another(step):
             return
@@ -315,20 +327,18 @@ class RecordMachine(RuleBasedStateMachine):
                 run.steps[step].failures += 1
                 run.steps[step].paid += 1
 
-    @rule(lease=leases)
-    def release(self, lease: Lease | None) -> None:
+    @rule(lease=LEASES)
+    def release(self, lease: Lease) -> None:
         """A worker stops."""
-        if lease is not None and self.fenced(lease, self.store.release_run(lease)):
+        if self.fenced(lease, self.store.release_run(lease)):
             run = self.model[lease.run_id]
             run.go(Transition.RELEASE)
             run.is_due = True
             run.stop_steps(StepState.PENDING)
 
-    @rule(lease=leases)
-    def fail(self, lease: Lease | None) -> None:
+    @rule(lease=LEASES)
+    def fail(self, lease: Lease) -> None:
         """A run cannot go on."""
-        if lease is None:
-            return
         failure = Failure(FailureReason.PERMANENT, None, "m", 1)
         failing = self.store.fail_run(lease, failure, usage=USAGE, cost_usd=COST)
         if self.fenced(lease, failing):
@@ -341,7 +351,7 @@ class RecordMachine(RuleBasedStateMachine):
                     step.paid += 1
             run.stop_steps(StepState.FAILED)
 
-    @rule(run_id=runs)
+    @rule(run_id=RUN_IDS)
     def cancel(self, run_id: UUID) -> None:
         """A client has had enough."""
         run = self.model[run_id]
@@ -370,13 +380,12 @@ class RecordMachine(RuleBasedStateMachine):
             if is_last:
                 run.events.append(EventType.RUN_FAILED)
 
-    @rule(held=st.lists(leases, max_size=4))
-    def renew(self, held: list[Lease | None]) -> None:
+    @rule(held=st.lists(LEASES, max_size=4))
+    def renew(self, held: list[Lease]) -> None:
         """Workers give signs of life, for what they have and what they believe to have."""
-        given = [lease for lease in held if lease is not None]
-        expected = {lease.run_id for lease in given if self.model[lease.run_id].holds(lease)}
+        expected = {lease.run_id for lease in held if self.model[lease.run_id].holds(lease)}
 
-        assert expected == self.do(self.store.renew_leases(given))
+        assert expected == self.do(self.store.renew_leases(held))
 
     @rule()
     def wait(self) -> None:
@@ -392,10 +401,10 @@ def test_the_record_does_what_the_model_does(module_database: PostgresSettings) 
     class Machine(RecordMachine):
         settings = module_database
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis
+    run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=25,
+            max_examples=60,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -17,7 +17,7 @@ TTL_S = 0.05
 @pytest.fixture
 def store(open_store: StoreFactory) -> RunStore:
     """A store whose leases lapse at once."""
-    return open_store(lease_ttl_s=TTL_S, rehint_after_s=0.2)
+    return open_store(lease_ttl_s=TTL_S)
 
 
 async def lapse(store: RunStore) -> int:
@@ -142,17 +142,20 @@ async def test_nothing_lapses_right_after_a_restart(
     assert await store.requeue_lapsed_runs() == 1
 
 
-async def test_a_hint_is_given_once_until_it_is_stale(store: RunStore, api_key: ApiKey) -> None:
+async def test_a_hint_is_given_once_until_it_is_stale(
+    open_store: StoreFactory, api_key: ApiKey
+) -> None:
     """The API's own hint counts; a sweep hints what nobody took, and no two hint the same."""
+    store = open_store(rehint_after_s=0.5)
     run = await accept(store, api_key)
     assert await store.take_due_hints() == []
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.6)
 
     both = await asyncio.gather(store.take_due_hints(), store.take_due_hints())
 
     assert sorted(both, key=len) == [[], [DueHint(run.id, is_isolated=False)]]
     assert await store.take_due_hints() == []
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.6)
     assert len(await store.take_due_hints()) == 1
 
 

@@ -1,0 +1,80 @@
+"""What Flower is told about runs."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from services.core.runs.models import Failure
+from services.core.runs.states import FailureReason
+from services.worker.endings import Ending, Failed, Retrying, Spent, Succeeded
+from services.worker.reporter import RunReporter
+from tests.fakes.memory_store import MemoryRunStore
+
+
+class Told(RunReporter):
+    """A reporter whose events stay here."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict]] = []
+        self._outbox = self
+
+    def put(self, *event, **fields) -> None:
+        if len(event) == 1:
+            self.events.append(event[0])
+        else:
+            super().put(*event, **fields)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_a_run_begins_as_a_task_that_was_received_and_started(told: Told) -> None:
+    """Its name is the pipeline's, its id and argument are the run's."""
+    lease = replace(MemoryRunStore().add_run().lease, fence=1)
+
+    told.report_start(lease)
+    (received, fields), (started, _) = told.events
+
+    assert ("task-received", "task-started") == (received, started)
+    assert (str(lease.run_id), "run:tiny") == (fields["uuid"], fields["name"])
+    assert str(lease.run_id) in fields["args"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "event", "text"),
+    [
+        (Succeeded({}, None), "task-succeeded", None),
+        (Retrying("ask", "busy", 3, Spent()), "task-retried", "ask: busy"),
+        (
+            Failed(Failure(FailureReason.CRASHED, "ask", "gone", 3), Spent(cost_usd=Decimal(1))),
+            "task-failed",
+            "crashed: gone",
+        ),
+    ],
+)
+def test_a_run_ends_as_its_ending_says(
+    told: Told, ending: Ending, event: str, text: str | None
+) -> None:
+    """Success has a runtime, the others an explanation."""
+    lease = replace(MemoryRunStore().add_run().lease, fence=1)
+
+    told.report_start(lease).end(ending)
+    name, fields = told.events[-1]
+
+    assert event == name
+    assert text == fields.get("exception")
+    assert (fields.get("runtime", -1) >= 0) is (event == "task-succeeded")
+
+
+def test_each_execution_is_a_task_of_its_own(told: Told) -> None:
+    """Flower never leaves a final state, so what runs again after one needs another id."""
+    lease = MemoryRunStore().add_run().lease
+
+    for fence in (1, 2, 3):
+        told.report_start(replace(lease, fence=fence))
+    uuids = [fields["uuid"] for name, fields in told.events if name == "task-received"]
+
+    assert [f"{lease.run_id}", f"{lease.run_id}.2", f"{lease.run_id}.3"] == uuids
