@@ -98,7 +98,7 @@ test-unit: $(INSTALLED)
 
 .PHONY: test-integration
 test-integration: $(INSTALLED)
-	$(if $(filter local,$(MODE)),PENSTOCK_TEST_SERVERS=embedded) $(BIN)/pytest tests/integration
+	$(if $(filter local,$(MODE)),PENSTOCK_TEST_SERVERS=embedded) $(BIN)/pytest --numprocesses 2 tests/integration
 
 .PHONY: test-compose
 test-compose: $(INSTALLED)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from config.loading import EX_CONFIG
 from config.postgres import PostgresSettings
 from services.core.db import create_engine
 from services.core.errors import StoreUnavailableError
@@ -78,10 +79,10 @@ def test_a_malformed_key_is_refused_before_anything_is_done(
     """The message names the variable and the remedy, and does not show what was given."""
     done = migrate(empty_database, key="changethis-secret")
 
-    assert done.returncode == 1
+    assert done.returncode == EX_CONFIG
     assert done.stdout == ""
-    assert done.stderr.startswith("migrate: API_INITIAL_KEY is no key")
-    assert "make key" in done.stderr
+    assert done.stderr.startswith("settings: API_INITIAL_KEY is not a key of the form")
+    assert "openssl rand" in done.stderr
     assert "changethis-secret" not in done.stderr
     assert migrate(empty_database).stdout.startswith("migrate: database is at 0001 (was empty)")
 

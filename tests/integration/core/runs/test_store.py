@@ -1,6 +1,7 @@
 """The life of a run in the record."""
 
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
@@ -115,7 +116,7 @@ async def test_a_retry_waits_and_keeps_what_the_try_cost(store: RunStore, api_ke
     assert (step.state, step.error, step.usage) == (StepState.PENDING, "overloaded", USAGE)
     assert told.type is EventType.STEP_RETRYING
     assert {"step": "parse", "attempt": 1, "error": "overloaded"}.items() <= told.data.items()
-    assert told.data["next_at"] == waiting.next_at.isoformat()
+    assert datetime.fromisoformat(told.data["next_at"]) == waiting.next_at
     assert await store.claim_due_runs(owner="w1", limit=10) == []
     assert await store.take_due_hints() == []
 

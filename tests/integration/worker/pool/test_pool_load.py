@@ -75,4 +75,5 @@ def test_memory_does_not_grow(start_worker: Start) -> None:
     first, second = run(50), run(50)
 
     assert (second["jobs"], second["greenlets"]) == (1, 1)  # the one that counts
-    assert second["resident_kb"] - first["resident_kb"] < 8_000
+    # 24 kB a task: far less than one that stays behind with its context, far more than the allocator's mood.
+    assert second["resident_kb"] - first["resident_kb"] < 24_000
