@@ -29,7 +29,7 @@ MIGRATION_TIMEOUT_S = 3600.0
 
 
 class MalformedKeyError(PenstockError):
-    """API_INITIAL_KEY is no key (psk_<12 hex digits>_<43 characters>); `make key` gives one."""
+    """API_INITIAL_KEY has not the form of a key: psk_<12 hex digits>_<43 characters>."""
 
 
 class DatabaseRefusedError(PenstockError):
