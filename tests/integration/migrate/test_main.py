@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from config.api import NEW_KEY
 from config.loading import EX_CONFIG
 from config.postgres import PostgresSettings
 from services.core.db import create_engine
 from services.core.errors import StoreUnavailableError
 from services.core.runs.keys import generate_key, parse_key
 from services.core.runs.store import RunStore
-from services.migrate.__main__ import DatabaseRefusedError, prepare, wait_for
+from services.migrate.__main__ import (
+    DatabaseRefusedError,
+    MalformedKeyError,
+    prepare,
+    wait_for,
+)
 from tests.integration.servers import free_port
 
 REPOSITORY = Path(__file__).parents[3]
@@ -81,10 +87,16 @@ def test_a_malformed_key_is_refused_before_anything_is_done(
 
     assert done.returncode == EX_CONFIG
     assert done.stdout == ""
-    assert done.stderr.startswith("settings: API_INITIAL_KEY is not a key of the form")
-    assert "openssl rand" in done.stderr
+    assert done.stderr.startswith("settings: API_INITIAL_KEY is not a key")
+    assert NEW_KEY in done.stderr
     assert "changethis-secret" not in done.stderr
     assert migrate(empty_database).stdout.startswith("migrate: database is at 0001 (was empty)")
+
+
+async def test_prepare_takes_no_malformed_key(empty_database: PostgresSettings) -> None:
+    """Nor does it get past those who do not ask the settings."""
+    with pytest.raises(MalformedKeyError):
+        await prepare(empty_database, SecretStr("changethis-secret"))
 
 
 def test_another_key_with_the_same_prefix_is_refused(empty_database: PostgresSettings) -> None:
