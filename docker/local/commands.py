@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local.env_file import choose_ports, derive_files, read_env_file, write_env_file
+from local.errors import LocalError
 from local.welcome import compose_welcome
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def _secrets(options: argparse.Namespace) -> None:
     if write_env_file(options.env_file, ports=choose_ports()):
         say(f"Wrote {options.env_file} with generated secrets.")
     variables = read_env_file(options.env_file)
-    derive_files(variables, ROOT / variables.get("SECRETS_DIR", ".secrets"))
+    if not variables.get("SECRETS_DIR"):
+        raise LocalError(
+            f"add SECRETS_DIR=./.secrets to {options.env_file}: Compose reads it there"
+        )
+    derive_files(variables, ROOT / variables["SECRETS_DIR"])
 
 
 def _key(options: argparse.Namespace) -> None:
@@ -54,7 +59,7 @@ def _place(options: argparse.Namespace, variables: Mapping[str, str]) -> "Place"
     return Place(
         root=ROOT,
         run_dir=options.run_dir.absolute(),
-        secrets_dir=ROOT / variables.get("SECRETS_DIR", ".secrets"),
+        secrets_dir=ROOT / variables["SECRETS_DIR"],
     )
 
 

@@ -1,9 +1,10 @@
 """supervisord is told what the Compose files say about stopping, restarting and logs."""
 
-from configparser import RawConfigParser, SectionProxy
+from configparser import RawConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
 from local.compose_model import read_services
 from local.programs import Place, Program
 from local.supervisor import render_config
@@ -37,8 +38,11 @@ def test_a_one_shot_service_is_not(config: RawConfigParser) -> None:
 
 def test_services_stop_as_in_containers(config: RawConfigParser) -> None:
     """The same signal and the same time to obey it."""
-    assert ("TERM", "30") == _stop(config["program:worker"])
-    assert ("INT", "30") == _stop(config["program:postgres"])
+    deployed = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    for name, signal in (("api", "TERM"), ("worker", "TERM"), ("postgres", "INT")):
+        section = config[f"program:{name}"]
+        stop = (section["stopsignal"], f"{section['stopwaitsecs']}s")
+        assert (signal, deployed[name]["stop_grace_period"]) == stop
 
 
 def test_logs_are_rotated_as_in_containers(config: RawConfigParser) -> None:
@@ -51,7 +55,3 @@ def test_logs_are_rotated_as_in_containers(config: RawConfigParser) -> None:
 def test_paths_with_spaces_are_one_word(config: RawConfigParser, tmp_path: Path) -> None:
     """A checkout may lie anywhere."""
     assert f"'{tmp_path}/with space/programs.json' api" in config["program:api"]["command"]
-
-
-def _stop(section: SectionProxy) -> tuple[str, str]:
-    return (section["stopsignal"], section["stopwaitsecs"])
