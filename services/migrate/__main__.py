@@ -28,6 +28,10 @@ RETRY_S = 0.5
 MIGRATION_TIMEOUT_S = 3600.0
 
 
+class MalformedKeyError(PenstockError):
+    """API_INITIAL_KEY has not the form of a key: psk_<12 hex digits>_<43 characters>."""
+
+
 class DatabaseRefusedError(PenstockError):
     """PostgreSQL refuses the login; check POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB."""
 
@@ -36,11 +40,16 @@ async def prepare(postgres: PostgresSettings, initial_key: SecretStr | None) -> 
     """Wait for PostgreSQL, migrate it and store the first key; what was done.
 
     Raises:
+        MalformedKeyError: The key has not the form of a key. Nothing was changed.
         DatabaseRefusedError: User, password or database are wrong.
         StoreUnavailableError: PostgreSQL did not answer within a minute.
         KeyPrefixTakenError: Another key has the prefix of this one.
     """
-    parsed = parse_key(initial_key.get_secret_value()) if initial_key else None
+    parsed = None
+    if initial_key is not None:
+        parsed = parse_key(initial_key.get_secret_value())
+        if parsed is None:
+            raise MalformedKeyError
     engine = _engine(postgres)
     try:
         await wait_for(engine, timeout_s=WAIT_S)
