@@ -112,6 +112,10 @@ test-local: $(INSTALLED)
 chaos: $(INSTALLED) ## Kill workers in the middle of runs, on a stack of its own
 	$(LOCAL) trial --mode $(MODE) $(BIN)/pytest tests/e2e/test_many_runs.py tests/chaos
 
+.PHONY: bench
+bench: $(INSTALLED) ## Measure the asyncio pool, about half a minute
+	@$(BIN)/python -m tests.bench.bench_pool
+
 .PHONY: smoke
 smoke: $(INSTALLED) ## Check each part of the running stack, one line each
 	@$(BIN)/python -m tests.smoke
