@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from kombu import pools
 
 from config.redis import RedisSettings
 from tests.integration.worker.pool_worker import PoolWorker, pool_worker
@@ -36,3 +37,5 @@ def start_worker(
             return stack.enter_context(pool_worker(own, tmp_path / "log", **options))
 
         yield start
+    # kombu's pools are global: a connection that a test broke would wait there for the next one.
+    pools.reset()
