@@ -13,7 +13,7 @@ class ResearchSettings(Settings):
 
     arxiv_url: str = "https://export.arxiv.org/api/query"
     """The arXiv API's query address."""
-    timeout_s: float = Field(default=10, gt=0)
+    timeout_s: float = Field(default=20, gt=0)
     """Seconds that one source may take, redirects included."""
     max_page_bytes: int = Field(default=2_000_000, ge=1024)
     """Largest source that is read, in bytes after decompression."""
