@@ -3,11 +3,16 @@
 from decimal import Decimal
 from typing import Any
 
-from services.core.runs.models import ApiKey, Event, Lease, NewRun, Run
+from sqlalchemy import text
+
+from config.postgres import PostgresSettings
+from services.core.db import create_engine
+from services.core.runs.models import ApiKey, Event, Lease, NewRun, Run, shape_of
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 
 STEPS = ("parse", "research", "compose")
+SHAPES = tuple(shape_of(pipeline, STEPS) for pipeline in ("outreach_email", "a", "b"))
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 USAGE = Usage(input_tokens=100, output_tokens=20, cache_read_input_tokens=3)
 COST = Decimal("0.00042")
@@ -35,7 +40,7 @@ async def accept(store: RunStore, api_key: ApiKey, **fields: Any) -> Run:
 
 async def claim(store: RunStore) -> Lease:
     """Take the one run that is due."""
-    [lease] = await store.claim_due_runs(owner="w1", limit=10)
+    [lease] = await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES)
     return lease
 
 
@@ -44,3 +49,12 @@ async def events_of(store: RunStore, run: Run) -> list[Event]:
     events = await store.list_events({run.id: 0})
     assert list(range(1, len(events) + 1)) == [event.seq for event in events]
     return events
+
+
+async def run_sql(database: PostgresSettings, *statements: str) -> None:
+    """Change the record behind the store's back, as only time or another release would."""
+    engine = create_engine(database.model_copy(update={"statement_timeout_s": 60}))
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    await engine.dispose()
