@@ -71,7 +71,8 @@ def _connect_parent(process: WorkerProcess) -> None:
         **_: object,
     ) -> None:
         if sender.name == TaskName.EXECUTE_ISOLATED_RUN and isinstance(exception, WorkerLostError):
-            process.bury_child(task_id, kwargs.get("run_id", ""), str(exception))
+            how = str(exception).removeprefix("Worker exited prematurely: ")
+            process.bury_child(task_id, kwargs.get("run_id", ""), how)
 
     signals.celeryd_init.connect(begin, weak=False)
     signals.worker_before_create_process.connect(share_memory, weak=False)
