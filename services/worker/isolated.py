@@ -13,30 +13,34 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 async def execute_isolated_run(
-    runtime: Runtime, run_id: UUID, *, stop_fd: int, on_beat: Callable[[], None]
+    runtime: Runtime, run_id: UUID, *, owner: str, stop_fd: int, on_beat: Callable[[], None]
 ) -> bool:
     """Execute a suspect run, if it is still due; whether it was.
 
     Args:
         runtime: Whose keeper executes it.
         run_id: The run of the hint.
+        owner: The name under which its lease is held.
         stop_fd: A pipe that becomes readable when the worker stops; the run then gets the grace
             period to end and is given back.
         on_beat: Called with each heartbeat.
     """
-    lease = await runtime.store.claim_isolated_run(run_id, owner=runtime.identity.process)
+    shapes = runtime.identity.shapes
+    lease = await runtime.store.claim_isolated_run(run_id, owner=owner, shapes=shapes)
     if lease is None:
         return False
     keeper = runtime.keeper
     over = asyncio.Event()
     stopping = asyncio.Event()
-    beats = asyncio.create_task(keeper.beat_forever(on_beat))
+    beats = asyncio.create_task(keeper.keep_forever(on_beat))
     keeper.execute(lease, on_done=over.set)
     with _stop_requests(stop_fd, stopping.set):
         await _first_of(over, stopping)
-        await keeper.drain(runtime.settings.shutdown_grace_s)
+        released = await keeper.drain(runtime.settings.shutdown_grace_s)
     beats.cancel()
     await asyncio.wait([beats])
+    for suspect in released:
+        runtime.publisher.hint(suspect, is_isolated=True)
     return True
 
 
