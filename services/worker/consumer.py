@@ -55,13 +55,12 @@ class SturdyConsumer(Consumer):
 
         def receive(message: Message) -> None:
             try:
-                task, put_backs = check_task(message.headers, message.decode())
-                if task in self.strategies:
+                headers = check_task(message.headers, message.decode())
+                if headers.task in self.strategies:
+                    message.headers = headers.known()
                     handle(message)
-                elif put_backs < MAX_PUT_BACKS:
-                    self._put_back_later(message, task, put_backs + 1)
                 else:
-                    raise GarbageError(f"no worker knows the task {task}")
+                    self._put_back_later(message, headers.task, headers.put_backs + 1)
             except (*UNREADABLE, KombuError) as error:
                 self.on_decode_error(message, error)
 
@@ -81,7 +80,13 @@ class SturdyConsumer(Consumer):
 
     # --- tasks of a newer version -------------------------------------------------------------
     def _put_back_later(self, message: Message, task: str, count: int) -> None:
-        """Put a message back in a while: it may be for the workers of a newer version."""
+        """Put a message back in a while: it may be for the workers of a newer version.
+
+        Raises:
+            GarbageError: It was put back for a minute, and nobody took it.
+        """
+        if count > MAX_PUT_BACKS:
+            raise GarbageError(f"no worker knows the task {task}")
         if count == 1:
             logger.warning("task %s is unknown here, left to others: message put back", task)
         self.qos.increment_eventually()  # meanwhile others are taken in its place

@@ -53,14 +53,19 @@ class _Envelope(_Checked):
     properties: _Properties
 
 
-class _TaskHeaders(_Checked):
-    """Celery's task message, protocol 2."""
+class TaskHeaders(BaseModel):
+    """What is read of a task message's headers (Celery's protocol 2), and nothing else.
+
+    Celery makes an attribute of its request of each header, so a stranger's `callbacks` would count.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     task: Name
     id: Name
+    lang: OptionalText = None
     root_id: OptionalText = None
     parent_id: OptionalText = None
-    group: OptionalText = None
     shadow: OptionalText = None
     origin: OptionalText = None
     argsrepr: OptionalText = None
@@ -69,7 +74,16 @@ class _TaskHeaders(_Checked):
     expires: OptionalText = None
     retries: int | None = Field(default=None, ge=0)
     timelimit: list[float | None] | None = Field(default=None, min_length=2, max_length=2)
+    ignore_result: bool | None = None
+    redelivered: bool | None = None
+    traceparent: OptionalText = None
+    tracestate: OptionalText = None
+    baggage: OptionalText = None
     put_backs: int = Field(default=0, ge=0, alias=PUT_BACKS)
+
+    def known(self) -> dict[str, Any]:
+        """The headers that are read, as they came."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 class _Arguments(BaseModel):
@@ -128,21 +142,21 @@ def check_envelope(envelope: object) -> None:
         raise GarbageError("headers: compressed")
 
 
-def check_task(headers: object, body: object) -> tuple[str, int]:
-    """The name of the task in a message, and how often it has been put back.
+def check_task(headers: object, body: object) -> TaskHeaders:
+    """What the headers of a task message say.
 
     Raises:
         GarbageError: It is no task, or one with arguments that no task of ours takes; says why.
     """
     try:
-        checked = _TaskHeaders.model_validate(headers)
+        checked = TaskHeaders.model_validate(headers)
         _TASK_BODY.validate_python(tuple(body) if isinstance(body, list) else body)
     except ValidationError as error:
         raise GarbageError(_told(error)) from error
     if checked.task.startswith("celery."):
         # Celery's own tasks run other tasks.
         raise GarbageError("a task of Celery's own")
-    return checked.task, checked.put_backs
+    return checked
 
 
 def excerpt(raw: bytes | str) -> str:
