@@ -16,7 +16,6 @@ from config.redis import RedisSettings
 from tests.integration.servers import PASSWORD, free_port
 from tests.integration.worker.pool_worker import wait_until
 
-
 ADMIN = "admin"
 """A user that is let in whatever the password is."""
 
