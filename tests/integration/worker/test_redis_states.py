@@ -2,45 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from services.core.runs.states import RunState
 from services.worker.liveness import age_s
 from tests.fakes.waiting import until
-from tests.integration.fragile_redis import FragileRedis
+from tests.integration.fragile_redis import STATES, FragileRedis
 from tests.integration.worker.lab import Lab, LabWorker
 
 POOLS = ("custom", "prefork")
 BY_HINTS_ONLY = {"CELERY_REHINT_AFTER_S": "600"}
-HURT_FOR_S = 3
+HURT_FOR_S = 2
 """Seconds that Redis stays as it is."""
 RECOVERY_S = 10
 """Seconds from Redis' return within which a hint is consumed; it takes 0.2 to 2.3."""
 FRESH_S = 3
 """Seconds; the lab's workers touch their files each second."""
-Deed = Callable[[FragileRedis], None]
-
-
-class State(NamedTuple):
-    """What happens to Redis, and how it ends."""
-
-    hurt: Deed
-    heal: Deed
-
-
-STATES = {
-    "dead": State(FragileRedis.kill, FragileRedis.start),
-    "frozen": State(FragileRedis.freeze, FragileRedis.thaw),
-    "full": State(FragileRedis.fill_up, FragileRedis.make_room),
-    "read-only": State(FragileRedis.become_replica, FragileRedis.become_master),
-    "disk full": State(FragileRedis.break_disk, FragileRedis.repair_disk),
-    "other password": State(FragileRedis.change_password, FragileRedis.restore_password),
-    "flushed": State(FragileRedis.flush, lambda _: None),
-}
 
 
 async def _execute_by_hint(lab: Lab, pool: str) -> float:
@@ -123,3 +102,25 @@ async def test_a_worker_that_starts_without_redis_executes_runs(
 
     assert RunState.SUCCEEDED is run.state
     assert "Connected to" not in worker.output()
+
+
+async def test_nothing_is_missed_after_a_flush(fragile_lab: Lab, fragile: FragileRedis) -> None:
+    """Blocked in BRPOP, with messages unacknowledged, and with kombu's bindings gone."""
+    lab = fragile_lab
+    worker = await lab.start_worker(pool="prefork", **BY_HINTS_ONLY)
+    inspect = lab.app.control.inspect(destination=[worker.name], timeout=3)
+    pong = {worker.name: {"ok": "pong"}}
+    assert pong == await asyncio.to_thread(inspect.ping)
+    run_id = await lab.post_suspect("wait", 2)
+    await lab.wait_for_step("second", run_id)
+
+    fragile.flush()
+    (run,) = await lab.wait(run_id)
+    took_s = await _execute_by_hint(lab, "prefork")
+    answer = await asyncio.to_thread(inspect.ping)
+    await until(lambda: age_s(worker.heartbeat_file) < 1, within_s=5)
+
+    assert RunState.SUCCEEDED is run.state
+    assert took_s < RECOVERY_S
+    assert pong == answer
+    assert 1 == worker.output().count("Connected to")
