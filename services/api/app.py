@@ -36,6 +36,8 @@ from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.registry import PIPELINES
 
+STATEMENT_S = 1.3
+"""Seconds that one statement for a request may take: below the request's own, so that what hangs makes way for it."""
 ROUTERS = (runs, events, pipelines, emails, health, metrics, docs)
 
 
@@ -68,18 +70,20 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
 def build_dependencies() -> Dependencies:
     """What the settings ask for; connections open when they are first used."""
     settings, celery, redis = load(ApiSettings), load(CelerySettings), load(RedisSettings)
-    store = RunStore(
+    open_store = partial(
+        RunStore,
         create_engine(load(PostgresSettings)),
         lease_ttl_s=celery.lease_ttl_s,
         max_crashes=celery.max_crashes,
         rehint_after_s=celery.rehint_after_s,
         max_queued_runs=settings.max_queued_runs,
     )
+    store, patient_store = open_store(timeout_s=STATEMENT_S), open_store()
     probe = RedisProbe(redis)
 
     async def close() -> None:
         await probe.close()
-        await store.close()
+        await asyncio.gather(store.close(), patient_store.close())
         await asyncio.to_thread(telemetry.shutdown)
 
     return Dependencies(
@@ -88,6 +92,7 @@ def build_dependencies() -> Dependencies:
         anthropic=load(AnthropicSettings),
         sweep_interval_s=celery.sweep_interval_s,
         store=store,
+        patient_store=patient_store,
         publisher=HintPublisher(create_celery_app(redis, celery)),
         redis=probe,
         pipelines=PIPELINES,
@@ -100,7 +105,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     """Work that begins with the process and ends with it."""
     deps: Dependencies = app.state.dependencies
     hub: EventHub = app.state.event_hub
-    sweeper = Sweeper(deps.store, deps.publisher, deps.sweep_interval_s)
+    sweeper = Sweeper(deps.patient_store, deps.publisher, deps.sweep_interval_s)
     deps.publisher.start()
     try:
         turns = (("Reading events", hub.poll), ("Sweeping", sweeper.sweep))

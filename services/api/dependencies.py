@@ -15,10 +15,10 @@ from services.pipelines.definition import Pipeline
 
 
 class Redis(Protocol):
-    """What the API asks of Redis: whether it is there."""
+    """What the API asks of Redis: whether it is there and takes writes."""
 
-    async def ping(self) -> Any:
-        """Answer, or raise."""
+    async def write(self) -> Any:
+        """Take a write, or raise."""
         ...
 
 
@@ -31,6 +31,9 @@ class Dependencies:
     anthropic: AnthropicSettings
     sweep_interval_s: float
     store: RunStore
+    """The record for requests."""
+    patient_store: RunStore
+    """The same record for work that no request waits for: a sweep or a count may take longer than an answer."""
     publisher: HintPublisher
     redis: Redis
     pipelines: Mapping[str, Pipeline[Any]]

@@ -195,9 +195,11 @@ class Problem(BaseModel):
 
 
 class PartStatus(StrEnum):
-    """Whether a part answers."""
+    """Whether a part answers, and takes writes."""
 
     UP = "up"
+    FULL = "full"
+    """It answers and takes no more writes: its memory or its disk is full."""
     DOWN = "down"
 
 
@@ -223,7 +225,7 @@ class PartHealth(Shape):
     latency_ms: float | None = None
     """How long the answer took; empty if there was none."""
     error: str | None = None
-    """Kind of failure; empty if there was none."""
+    """What is wrong; empty if nothing is."""
 
 
 class ClaudeHealth(Shape):

@@ -85,7 +85,7 @@ def _are_up(*parts: PartHealth) -> bool:
 
 
 async def _read_queue(deps: Dependencies) -> QueueHealth | None:
-    totals = await read_totals(deps.store)
+    totals = await read_totals(deps.patient_store)
     if totals is None:
         return None
     return QueueHealth(

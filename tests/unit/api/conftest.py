@@ -83,8 +83,8 @@ class FakeRedis:
     def __init__(self) -> None:
         self.error: Exception | None = None
 
-    async def ping(self) -> None:
-        """Answer, or fail."""
+    async def write(self) -> None:
+        """Take it, or fail."""
         if self.error:
             raise self.error
 
@@ -122,6 +122,7 @@ def dependencies(
         anthropic=AnthropicSettings(simulator_url="http://simulator:8080"),
         sweep_interval_s=60,
         store=store,  # type: ignore[arg-type]  # it has the methods that the API uses
+        patient_store=store,  # type: ignore[arg-type]  # likewise
         publisher=publisher,  # type: ignore[arg-type]  # likewise
         redis=redis,
         pipelines={"letter": LETTER},
