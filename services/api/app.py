@@ -18,6 +18,7 @@ from services.api.background import in_background
 from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
 from services.api.event_hub import EventHub
+from services.api.full_disk import FullDisk
 from services.api.http_metrics import HttpMetrics
 from services.api.middleware.access_log import AccessLogMiddleware, silence_server_log
 from services.api.middleware.body_limit import BodyLimitMiddleware
@@ -26,7 +27,7 @@ from services.api.middleware.request_id import RequestIdMiddleware
 from services.api.middleware.security_headers import SecurityHeadersMiddleware
 from services.api.openapi import describe_api
 from services.api.redis_probe import RedisProbe
-from services.api.routes import docs, emails, events, health, metrics, pipelines, runs
+from services.api.routes import dead_letters, docs, emails, events, health, metrics, pipelines, runs
 from services.api.shutdown import on_stop_signal
 from services.api.sweeper import Sweeper
 from services.core import telemetry
@@ -38,7 +39,7 @@ from services.pipelines.registry import PIPELINES
 
 STATEMENT_S = 1.3
 """Seconds that one statement for a request may take: below the request's own, so that what hangs makes way for it."""
-ROUTERS = (runs, events, pipelines, emails, health, metrics, docs)
+ROUTERS = (runs, events, dead_letters, pipelines, emails, health, metrics, docs)
 
 
 def create_app(dependencies: Dependencies | None = None) -> FastAPI:
@@ -57,6 +58,7 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_live)
     app.state.dependencies = dependencies
     app.state.event_hub = EventHub(dependencies.store)
+    app.state.full_disk = FullDisk()
     app.state.http_metrics = HttpMetrics(multiprocess_dir=dependencies.settings.metrics_dir)
     for routes in ROUTERS:
         app.include_router(routes.router)
@@ -70,20 +72,20 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
 def build_dependencies() -> Dependencies:
     """What the settings ask for; connections open when they are first used."""
     settings, celery, redis = load(ApiSettings), load(CelerySettings), load(RedisSettings)
-    open_store = partial(
-        RunStore,
+    store = RunStore(
         create_engine(load(PostgresSettings)),
         lease_ttl_s=celery.lease_ttl_s,
         max_crashes=celery.max_crashes,
         rehint_after_s=celery.rehint_after_s,
         max_queued_runs=settings.max_queued_runs,
+        run_timeout_s=celery.run_timeout_s,
+        timeout_s=STATEMENT_S,
     )
-    store, patient_store = open_store(timeout_s=STATEMENT_S), open_store()
     probe = RedisProbe(redis)
 
     async def close() -> None:
         await probe.close()
-        await asyncio.gather(store.close(), patient_store.close())
+        await store.close()
         await asyncio.to_thread(telemetry.shutdown)
 
     return Dependencies(
@@ -92,7 +94,6 @@ def build_dependencies() -> Dependencies:
         anthropic=load(AnthropicSettings),
         sweep_interval_s=celery.sweep_interval_s,
         store=store,
-        patient_store=patient_store,
         publisher=HintPublisher(create_celery_app(redis, celery)),
         redis=probe,
         pipelines=PIPELINES,
@@ -105,7 +106,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     """Work that begins with the process and ends with it."""
     deps: Dependencies = app.state.dependencies
     hub: EventHub = app.state.event_hub
-    sweeper = Sweeper(deps.patient_store, deps.publisher, deps.sweep_interval_s)
+    sweeper = Sweeper(deps.store, deps.publisher, app.state.full_disk, deps.sweep_interval_s)
     deps.publisher.start()
     try:
         turns = (("Reading events", hub.poll), ("Sweeping", sweeper.sweep))

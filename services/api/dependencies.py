@@ -31,9 +31,6 @@ class Dependencies:
     anthropic: AnthropicSettings
     sweep_interval_s: float
     store: RunStore
-    """The record for requests."""
-    patient_store: RunStore
-    """The same record for work that no request waits for: a sweep or a count may take longer than an answer."""
     publisher: HintPublisher
     redis: Redis
     pipelines: Mapping[str, Pipeline[Any]]

@@ -21,7 +21,7 @@ _TEXT = {
 async def get_metrics(request: Request, deps: Deps) -> Response:
     """Figures of the record (the same from every process) and of HTTP (summed over this host's processes)."""
     registry = CollectorRegistry()
-    registry.register(RecordMetrics(await read_totals(deps.patient_store)))
+    registry.register(RecordMetrics(await read_totals(deps.store)))
     registry.register(request.app.state.http_metrics)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type})

@@ -122,7 +122,6 @@ def dependencies(
         anthropic=AnthropicSettings(simulator_url="http://simulator:8080"),
         sweep_interval_s=60,
         store=store,  # type: ignore[arg-type]  # it has the methods that the API uses
-        patient_store=store,  # type: ignore[arg-type]  # likewise
         publisher=publisher,  # type: ignore[arg-type]  # likewise
         redis=redis,
         pipelines={"letter": LETTER},
