@@ -1,7 +1,7 @@
 """The record's only writer: a method is a transaction; a state change writes row and event."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from uuid import UUID
 
@@ -27,15 +27,20 @@ from services.core.runs.models import (
     NewEmail,
     NewRun,
     Page,
+    PastAttempt,
     Run,
     RunTotals,
 )
 from services.core.runs.progress import RunProgress
 from services.core.runs.reading import RunReader
-from services.core.runs.states import RunState
+from services.core.runs.replays import RunReplays
+from services.core.runs.states import FailureReason, RunState
 from services.core.runs.sweeps import RunSweeps
 from services.core.runs.vitals import Vitals
 from services.core.usage import Usage
+
+PATIENT_TIMEOUT_S = 5.0
+"""Seconds that counting and sweeping may take: no client waits for them, and they touch many rows."""
 
 
 class RunStore:
@@ -48,7 +53,7 @@ class RunStore:
     A store belongs to one event loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by name
         self,
         engine: AsyncEngine,
         *,
@@ -56,6 +61,7 @@ class RunStore:
         max_crashes: int,
         rehint_after_s: float,
         max_queued_runs: int,
+        run_timeout_s: float = 86400.0,
         timeout_s: float = 4.0,
     ) -> None:
         """Take the engine; nothing connects yet.
@@ -63,21 +69,26 @@ class RunStore:
         Args:
             engine: From services.core.db.create_engine; `close` disposes of it.
             lease_ttl_s: Seconds until a silent worker loses its runs.
-            max_crashes: Lapsed leases after which a run fails with reason `crashed`.
+            max_crashes: Deaths put down to a run after which it fails with reason `crashed`.
             rehint_after_s: Seconds after which a due run without a taker is hinted again.
             max_queued_runs: Queued runs above which no more are accepted.
+            run_timeout_s: Seconds from the first claim of an attempt to its deadline.
             timeout_s: Seconds that a transaction may take, the wait for a connection included.
         """
         self._database = Database(engine, timeout_s=timeout_s)
+        patient = Database(engine, timeout_s=max(timeout_s, PATIENT_TIMEOUT_S))
         self._acceptance = RunAcceptance(
             self._database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
         )
         self._progress = RunProgress(self._database)
         self._claims = RunClaims(
-            self._database, lease_ttl_s=lease_ttl_s, release=self._progress.release_run
+            self._database,
+            lease_ttl_s=lease_ttl_s,
+            run_timeout_s=run_timeout_s,
+            release=self._progress.release_run,
         )
         self._sweeps = RunSweeps(
-            self._database,
+            patient,
             lease_ttl_s=lease_ttl_s,
             max_crashes=max_crashes,
             rehint_after_s=rehint_after_s,
@@ -85,7 +96,13 @@ class RunStore:
         self._reader = RunReader(self._database)
         self._emails = EmailReader(self._database)
         self._keys = KeyRecords(self._database)
-        self._vitals = Vitals(self._database)
+        self._replays = RunReplays(self._database, self._acceptance, rehint_after_s=rehint_after_s)
+        self._vitals = Vitals(
+            self._database,
+            counting=patient,
+            lease_ttl_s=lease_ttl_s,
+            rehint_after_s=rehint_after_s,
+        )
 
     async def close(self) -> None:
         """Wait for what is being written, then close the connections."""
@@ -111,15 +128,29 @@ class RunStore:
 
     # --- execute (worker) ---------------------------------------------------------------------
 
-    async def claim_due_runs(self, *, owner: str, limit: int) -> list[Lease]:
-        """Take up to `limit` due, not isolated runs; higher priority first, then earlier due."""
-        return await self._claims.claim_due_runs(owner=owner, limit=limit)
+    async def claim_due_runs(
+        self, *, owner: str, limit: int, shapes: Collection[str]
+    ) -> list[Lease]:
+        """Take up to `limit` due, not isolated runs; higher priority first, then earlier due.
 
-    async def claim_isolated_run(self, run_id: UUID, *, owner: str) -> Lease | None:
-        """Take one suspect run (is_isolated) if it is due."""
-        return await self._claims.claim_isolated_run(run_id, owner=owner)
+        Args:
+            owner: The process, by a name that no other start of it has.
+            limit: Runs that it has room for.
+            shapes: What it can execute. It gets other runs only if their shape is unknown.
+        """
+        return await self._claims.claim_due_runs(owner=owner, limit=limit, shapes=shapes)
 
-    async def renew_leases(self, leases: Sequence[Lease]) -> set[UUID]:
+    async def claim_isolated_run(
+        self, run_id: UUID, *, owner: str, shapes: Collection[str]
+    ) -> Lease | None:
+        """Take one suspect run (is_isolated) if it is due, and of one of the shapes."""
+        return await self._claims.claim_isolated_run(run_id, owner=owner, shapes=shapes)
+
+    async def find_held(self, leases: Collection[Lease]) -> set[UUID]:
+        """The ids of runs that are still held, as renew_leases says; changes nothing."""
+        return await self._claims.find_held(leases)
+
+    async def renew_leases(self, leases: Collection[Lease]) -> set[UUID]:
         """Renew leases; the ids of runs that are still held. The rest were lost or cancelled."""
         return await self._claims.renew_leases(leases)
 
@@ -167,9 +198,12 @@ class RunStore:
             lease, step=step, error=error, delay_s=delay_s, usage=usage, cost_usd=cost_usd
         )
 
-    async def release_run(self, lease: Lease) -> None:
-        """Give a run back at once: neither a crash nor a failed try (running -> queued)."""
-        await self._progress.release_run(lease)
+    async def release_run(self, lease: Lease, *, delay_s: float = 0.0) -> None:
+        """Give a run back: neither a crash nor a failed try (running -> queued).
+
+        With a delay it is left to others for so long: who gives it back does not know its steps.
+        """
+        await self._progress.release_run(lease, delay_s=delay_s)
 
     async def fail_run(
         self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
@@ -180,11 +214,25 @@ class RunStore:
     # --- sweep --------------------------------------------------------------------------------
 
     async def requeue_lapsed_runs(self, *, limit: int = 500) -> int:
-        """Requeue runs whose lease lapsed, isolated, or fail them after `max_crashes`; how many.
+        """Requeue runs whose lease lapsed, and fail runs whose deadline has passed; how many.
 
-        Does nothing within one lease of a PostgreSQL restart or of a time when it did not answer.
+        A lapse is put down to a run that was alone in its process: a crash. The others get another
+        try, from the second lapse in a row on alone. With `max_crashes` a run fails.
+
+        Lapsed leases are left alone within one lease of a PostgreSQL restart or of a time when it
+        did not answer. `limit` is that of each kind.
         """
         return await self._sweeps.requeue_lapsed_runs(limit=limit)
+
+    async def bury_process(self, owner: str, *, culprit: UUID | None) -> int:
+        """Requeue at once what a dead process held; how many runs.
+
+        Args:
+            owner: The name under which it claimed.
+            culprit: The run whose code was on the CPU when it died. The death is put down to it: a
+                crash. Without one, or if it is held no more, each run has a lapse.
+        """
+        return await self._sweeps.bury_process(owner, culprit=culprit)
 
     async def take_due_hints(self, *, limit: int = 500) -> list[DueHint]:
         """Due runs without a fresh hint; one caller gets each, again after rehint_after_s."""
@@ -228,7 +276,96 @@ class RunStore:
             MalformedCursorError: The cursor is not one that a page gave; a ValueError.
         """
         return await self._reader.list_runs(
-            key_id, state=state, pipeline=pipeline, cursor=cursor, limit=limit
+            key_id, state=state, pipeline=pipeline, reason=None, cursor=cursor, limit=limit
+        )
+
+    async def list_dead_letters(
+        self,
+        key_id: UUID,
+        *,
+        pipeline: str | None = None,
+        reason: FailureReason | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Run]:
+        """Failed runs of a key, newest first.
+
+        Raises:
+            MalformedCursorError: The cursor is not one that a page gave; a ValueError.
+        """
+        return await self._reader.list_runs(
+            key_id,
+            state=RunState.FAILED,
+            pipeline=pipeline,
+            reason=reason,
+            cursor=cursor,
+            limit=limit,
+        )
+
+    async def list_history(self, key_id: UUID, run_id: UUID) -> list[PastAttempt]:
+        """What a run was before each of its replays, oldest first.
+
+        Raises:
+            RunNotFoundError: The key has no such run.
+        """
+        return await self._reader.list_history(key_id, run_id)
+
+    async def replay_run(
+        self,
+        key_id: UUID,
+        run_id: UUID,
+        *,
+        step_names: tuple[str, ...],
+        from_step: str | None,
+        input: Json | None,  # noqa: A002 - the record's word
+    ) -> Run:
+        """Execute an ended run again, as a new attempt of the same run (failed -> queued).
+
+        The past attempt goes to the history; cost, events and tries of steps go on counting.
+
+        Args:
+            key_id: The key that the run must belong to.
+            run_id: A failed or cancelled run.
+            step_names: The steps of its pipeline today.
+            from_step: The first step to be executed; None for the first without a checkpoint.
+            input: In place of the run's input, if it begins with the first step.
+
+        Raises:
+            RunNotFoundError: The key has no such run.
+            RunNotReplayableError: It has neither failed nor was it cancelled.
+            ReplayStepError: The step or the input does not allow it.
+            QueueFullError: Too many runs are queued.
+            ValueError: The input holds a NaN or infinity.
+        """
+        await self._replays.replay_run(
+            key_id, run_id, step_names=step_names, from_step=from_step, input=input
+        )
+        return await self._reader.get_run(key_id, run_id)
+
+    async def replay_failed_runs(
+        self,
+        key_id: UUID,
+        *,
+        ids: Sequence[UUID] | None = None,
+        pipeline: str | None = None,
+        reason: FailureReason | None = None,
+        shapes: Mapping[str, tuple[str, ...]],
+    ) -> list[DueHint]:
+        """Replay runs that had failed when this began, each from its first step without checkpoint.
+
+        Args:
+            key_id: The key that the runs must belong to.
+            ids: Only these.
+            pipeline: Only those of this pipeline.
+            reason: Only those that failed for this reason.
+            shapes: The steps of every pipeline today; runs of others are left alone.
+
+        Raises:
+            QueueFullError: Too many runs were queued before the first was replayed. If the queue
+                fills up later, those that were replayed are returned; calling again does the rest.
+        """
+        return await self._replays.replay_failed_runs(
+            key_id, ids=ids, pipeline=pipeline, reason=reason, shapes=shapes
         )
 
     async def list_events(self, after: Mapping[UUID, int], *, limit: int = 1000) -> list[Event]:
@@ -289,9 +426,11 @@ class RunStore:
         """Round trip in seconds."""
         return await self._vitals.ping()
 
-    async def record_heartbeat(self, *, process: str, kind: str) -> None:
-        """Note that a process (worker, beat, ...) is at work now."""
-        await self._vitals.record_heartbeat(process=process, kind=kind)
+    async def record_heartbeat(
+        self, *, process: str, kind: str, shapes: Collection[str] = ()
+    ) -> None:
+        """Note that a process (worker, beat, ...) is at work now, and what it can execute."""
+        await self._vitals.record_heartbeat(process=process, kind=kind, shapes=shapes)
 
     async def list_heartbeats(self) -> list[Heartbeat]:
         """The latest heartbeat of each process."""
