@@ -1,40 +1,32 @@
 """The record's only writer: a method is a transaction; a state change writes row and event."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.core.db import Database
-from services.core.errors import RunNotCancellableError
 from services.core.runs.acceptance import RunAcceptance, accepted_run
-from services.core.runs.cancelling import cancel_run
 from services.core.runs.claims import RunClaims
-from services.core.runs.emails import EmailReader
+from services.core.runs.client_record import ClientRecord
 from services.core.runs.key_records import KeyRecords
 from services.core.runs.models import (
     ApiKey,
     Checkpoint,
     DueHint,
-    Email,
-    Event,
     Failure,
     Heartbeat,
     Json,
     Lease,
     NewEmail,
     NewRun,
-    Page,
-    PastAttempt,
     Run,
     RunTotals,
 )
 from services.core.runs.progress import RunProgress
-from services.core.runs.reading import RunReader
 from services.core.runs.replays import RunReplays
-from services.core.runs.states import FailureReason, RunState
 from services.core.runs.sweeps import RunSweeps
 from services.core.runs.vitals import Vitals
 from services.core.usage import Usage
@@ -43,7 +35,7 @@ PATIENT_TIMEOUT_S = 5.0
 """Seconds that counting and sweeping may take: no client waits for them, and they touch many rows."""
 
 
-class RunStore:
+class RunStore(ClientRecord):
     """Accepts, claims, checkpoints and ends runs.
 
     Every method raises StoreUnavailableError when PostgreSQL does not answer in time; a change may
@@ -75,11 +67,14 @@ class RunStore:
             run_timeout_s: Seconds from the first claim of an attempt to its deadline.
             timeout_s: Seconds that a transaction may take, the wait for a connection included.
         """
-        self._database = Database(engine, timeout_s=timeout_s)
+        database = Database(engine, timeout_s=timeout_s)
         patient = Database(engine, timeout_s=max(timeout_s, PATIENT_TIMEOUT_S))
-        self._acceptance = RunAcceptance(
-            self._database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
+        acceptance = RunAcceptance(
+            database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
         )
+        super().__init__(database, RunReplays(database, acceptance, rehint_after_s=rehint_after_s))
+        self._database = database
+        self._acceptance = acceptance
         self._progress = RunProgress(self._database)
         self._claims = RunClaims(
             self._database,
@@ -93,10 +88,7 @@ class RunStore:
             max_crashes=max_crashes,
             rehint_after_s=rehint_after_s,
         )
-        self._reader = RunReader(self._database)
-        self._emails = EmailReader(self._database)
         self._keys = KeyRecords(self._database)
-        self._replays = RunReplays(self._database, self._acceptance, rehint_after_s=rehint_after_s)
         self._vitals = Vitals(
             self._database,
             counting=patient,
@@ -237,172 +229,6 @@ class RunStore:
     async def take_due_hints(self, *, limit: int = 500) -> list[DueHint]:
         """Due runs without a fresh hint; one caller gets each, again after rehint_after_s."""
         return await self._sweeps.take_due_hints(limit=limit)
-
-    # --- clients ------------------------------------------------------------------------------
-
-    async def cancel_run(self, key_id: UUID, run_id: UUID) -> Run:
-        """End a run early; a holder finds out when it next writes or renews.
-
-        Raises:
-            RunNotFoundError: The key has no such run.
-            RunNotCancellableError: It has ended already.
-        """
-        is_cancelled = await cancel_run(self._database, key_id, run_id)
-        run = await self._reader.get_run(key_id, run_id)
-        if not is_cancelled:
-            raise RunNotCancellableError
-        return run
-
-    async def get_run(self, key_id: UUID, run_id: UUID) -> Run:
-        """One run.
-
-        Raises:
-            RunNotFoundError: The key has no such run.
-        """
-        return await self._reader.get_run(key_id, run_id)
-
-    async def list_runs(
-        self,
-        key_id: UUID,
-        *,
-        state: RunState | None = None,
-        pipeline: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page[Run]:
-        """Runs of a key, newest first.
-
-        Raises:
-            MalformedCursorError: The cursor is not one that a page gave; a ValueError.
-        """
-        return await self._reader.list_runs(
-            key_id, state=state, pipeline=pipeline, reason=None, cursor=cursor, limit=limit
-        )
-
-    async def list_dead_letters(
-        self,
-        key_id: UUID,
-        *,
-        pipeline: str | None = None,
-        reason: FailureReason | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page[Run]:
-        """Failed runs of a key, newest first.
-
-        Raises:
-            MalformedCursorError: The cursor is not one that a page gave; a ValueError.
-        """
-        return await self._reader.list_runs(
-            key_id,
-            state=RunState.FAILED,
-            pipeline=pipeline,
-            reason=reason,
-            cursor=cursor,
-            limit=limit,
-        )
-
-    async def list_history(self, key_id: UUID, run_id: UUID) -> list[PastAttempt]:
-        """What a run was before each of its replays, oldest first.
-
-        Raises:
-            RunNotFoundError: The key has no such run.
-        """
-        return await self._reader.list_history(key_id, run_id)
-
-    async def replay_run(
-        self,
-        key_id: UUID,
-        run_id: UUID,
-        *,
-        step_names: tuple[str, ...],
-        from_step: str | None,
-        input: Json | None,  # noqa: A002 - the record's word
-    ) -> Run:
-        """Execute an ended run again, as a new attempt of the same run (failed -> queued).
-
-        The past attempt goes to the history; cost, events and tries of steps go on counting.
-
-        Args:
-            key_id: The key that the run must belong to.
-            run_id: A failed or cancelled run.
-            step_names: The steps of its pipeline today.
-            from_step: The first step to be executed; None for the first without a checkpoint.
-            input: In place of the run's input, if it begins with the first step.
-
-        Raises:
-            RunNotFoundError: The key has no such run.
-            RunNotReplayableError: It has neither failed nor was it cancelled.
-            ReplayStepError: The step or the input does not allow it.
-            QueueFullError: Too many runs are queued.
-            ValueError: The input holds a NaN or infinity.
-        """
-        await self._replays.replay_run(
-            key_id, run_id, step_names=step_names, from_step=from_step, input=input
-        )
-        return await self._reader.get_run(key_id, run_id)
-
-    async def replay_failed_runs(
-        self,
-        key_id: UUID,
-        *,
-        ids: Sequence[UUID] | None = None,
-        pipeline: str | None = None,
-        reason: FailureReason | None = None,
-        shapes: Mapping[str, tuple[str, ...]],
-    ) -> list[DueHint]:
-        """Replay runs that had failed when this began, each from its first step without checkpoint.
-
-        Args:
-            key_id: The key that the runs must belong to.
-            ids: Only these.
-            pipeline: Only those of this pipeline.
-            reason: Only those that failed for this reason.
-            shapes: The steps of every pipeline today; runs of others are left alone.
-
-        Raises:
-            QueueFullError: Too many runs were queued before the first was replayed. If the queue
-                fills up later, those that were replayed are returned; calling again does the rest.
-        """
-        return await self._replays.replay_failed_runs(
-            key_id, ids=ids, pipeline=pipeline, reason=reason, shapes=shapes
-        )
-
-    async def list_events(self, after: Mapping[UUID, int], *, limit: int = 1000) -> list[Event]:
-        """Events of several runs at once, each after its own seq, ordered by (run_id, seq)."""
-        return await self._reader.list_events(after, limit=limit)
-
-    async def get_email(self, key_id: UUID, email_id: UUID) -> Email:
-        """One email.
-
-        Raises:
-            RunNotFoundError: The key has no such email.
-        """
-        return await self._emails.get_email(key_id, email_id)
-
-    async def list_emails(
-        self,
-        key_id: UUID,
-        *,
-        template_type: str | None = None,
-        run_id: UUID | None = None,
-        metadata: Json | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page[Email]:
-        """Emails of a key, newest first; `metadata` must be contained in theirs.
-
-        Raises:
-            MalformedCursorError: The cursor is not one that a page gave; a ValueError.
-        """
-        return await self._emails.list_emails(
-            key_id,
-            template_type=template_type,
-            run_id=run_id,
-            metadata=metadata,
-            cursor=cursor,
-            limit=limit,
-        )
 
     # --- keys, health -------------------------------------------------------------------------
 
