@@ -40,7 +40,7 @@ from services.core.runs.store import RunStore
 from services.pipelines.registry import PIPELINES
 
 STATEMENT_S = 2.0
-"""Seconds that one statement may take, its wait for a connection included; what hangs makes way for others after that."""
+"""Seconds that one statement may take, its wait for a connection included; then what hangs makes way for others."""
 ROUTERS = (runs, events, dead_letters, pipelines, emails, health, metrics, docs)
 
 
