@@ -12,6 +12,8 @@ from tests.chaos.stack import StackError, from_runner
 
 TIMEOUT_S: Final = 120.0
 POLL_S: Final = 0.1
+NETWORKS: Final = {"postgres": "record", "redis": "broker", "simulator": "claude"}
+"""The network that a server is reached by."""
 PARENTS: Final = "grep -H ^PPid: /proc/[0-9]*/status 2>/dev/null || true"
 """One line for each process: its folder, and its parent's number."""
 REDIS_CLI: Final = 'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" exec redis-cli "$@"'
@@ -111,14 +113,14 @@ class ComposeStack:
             time.sleep(POLL_S)
 
     def cut(self, service: str, peer: str) -> None:
-        """Each pair has a network of its own (compose.pairs.yaml), so that nothing else is cut."""
+        """Each server has a network of its own (docker/compose.chaos.yaml), so that nothing else is cut."""
         for container in self._containers(service):
-            _run("docker", "network", "disconnect", self._network(service, peer), container)
+            _run("docker", "network", "disconnect", self._network_of(peer), container)
 
     def heal(self, service: str, peer: str) -> None:
         """Connect it again; nobody looks for the service itself by name, so that it needs no alias."""
         for container in self._containers(service):
-            _run("docker", "network", "connect", self._network(service, peer), container)
+            _run("docker", "network", "connect", self._network_of(peer), container)
 
     def redis(self, *arguments: str, stdin: bytes | None = None) -> str:
         """redis-cli in the container of Redis, with its password."""
@@ -150,8 +152,8 @@ class ComposeStack:
         """No container runs."""
         return not self._find(service, running=True)
 
-    def _network(self, service: str, peer: str) -> str:
-        return f"{self.project}_{service}-{peer}"
+    def _network_of(self, peer: str) -> str:
+        return f"{self.project}_{NETWORKS[peer]}"
 
     def _containers(self, service: str, *, running: bool = True) -> list[str]:
         """Ids of a service's containers, newest first."""

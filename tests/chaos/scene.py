@@ -1,0 +1,41 @@
+"""Where a fault takes place: the stack, the simulator, and how patient both are."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.evidence import Ledger
+from tests.chaos.stack import Addresses, Stack
+
+SLACK_S = 5.0
+"""Seconds that recovery may take beyond the lease and a sweep."""
+RESTART_BOUND_S = 5.0
+"""Seconds that recovery may take from SIGTERM and from whatever happens to Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a fault may touch."""
+
+    stack: Stack
+    ledger: Ledger
+    addresses: Addresses
+    lease_s: float
+    sweep_s: float
+    next_tree: Path | None
+    """A tree with the next release, where there is one."""
+
+    @property
+    def bound_s(self) -> float:
+        """Seconds within which a run goes on whose process vanished."""
+        return self.lease_s + self.sweep_s + SLACK_S
+
+    @property
+    def beyond_lease_s(self) -> float:
+        """Long enough that every lease lapses, and a sweep notices."""
+        return self.lease_s + self.sweep_s + 0.5
+
+
+def pause(seconds: float) -> None:
+    """Let time pass, in a fault's own thread."""
+    time.sleep(seconds)
