@@ -37,6 +37,8 @@ class Plan:
     timeout_s: float
     """Seconds from the heal after which every run must have ended."""
     seed: int
+    after_s: float = 1.0
+    """Seconds after the heal for which the API is probed on."""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ async def _play(cell: Cell, http: httpx.AsyncClient) -> None:
             await _harm(cell)
             await asyncio.sleep(cell.fault.hold_s(cell.scene))
             await _heal(cell)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(cell.plan.after_s)
         await cell.load.settle(timeout_s=cell.plan.timeout_s)
         await _until_finished(cell)
         await asyncio.wait(watching, timeout=5)
@@ -143,7 +145,7 @@ async def _until_finished(cell: Cell) -> None:
 
 def _judge(cell: Cell) -> Verdict:
     scene, fault, load = cell.scene, cell.fault, cell.load
-    probes = cell.prober.between(cell.began_at, cell.healed_at + 0.5)
+    probes = cell.prober.between(cell.began_at, cell.healed_at + cell.plan.after_s)
     return judge(
         Evidence(
             runs=evidence.read_runs(scene.stack, load.prefix),
@@ -152,6 +154,7 @@ def _judge(cell: Cell) -> Verdict:
             calls=scene.ledger.calls(),
             calls_in_flight=cell.calls_in_flight,
             poison_keys=_poison_keys(cell),
+            max_crashes=scene.max_crashes,
             watchers=cell.watchers,
             harmed_at=cell.harmed_at,
             healed_at=cell.healed_at,

@@ -1,6 +1,5 @@
 """Where a fault takes place: the stack, the simulator, and how patient both are."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,11 @@ class Scene:
     addresses: Addresses
     lease_s: float
     sweep_s: float
-    next_tree: Path | None
-    """A tree with the next release, where there is one."""
+    max_crashes: int
+    tree: Path
+    """What runs."""
+    next_tree: Path
+    """The next release of it."""
 
     @property
     def bound_s(self) -> float:
@@ -34,8 +36,3 @@ class Scene:
     def beyond_lease_s(self) -> float:
         """Long enough that every lease lapses, and a sweep notices."""
         return self.lease_s + self.sweep_s + 0.5
-
-
-def pause(seconds: float) -> None:
-    """Let time pass, in a fault's own thread."""
-    time.sleep(seconds)

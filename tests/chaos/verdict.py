@@ -88,6 +88,8 @@ class Evidence:
     calls_in_flight: int
     poison_keys: frozenset[str]
     """Keys of the runs that must fail as `crashed`."""
+    max_crashes: int
+    """After exactly so many crashes."""
     watchers: Sequence[Watcher]
     harmed_at: float
     """When the fault began, by the record's clock."""
@@ -217,8 +219,9 @@ def _repeats_beyond(evidence: Evidence, repeated: int) -> list[str]:
 def _unexpected(evidence: Evidence) -> Iterable[str]:
     for run in evidence.runs.values():
         if run.key in evidence.poison_keys:
-            if run.is_final and (run.state, run.reason) != ("failed", "crashed"):
-                yield f"{run.id} is poison, but {run.state} {run.reason or ''}"
+            end = (run.state, run.reason, run.crashes)
+            if run.is_final and end != ("failed", "crashed", evidence.max_crashes):
+                yield f"{run.id} is poison, and {run.state} {run.reason or ''} with {run.crashes} crashes"
         elif run.is_final and run.state != "succeeded":
             yield f"{run.id} is {run.state}: {run.reason}"
 
