@@ -8,9 +8,14 @@ from pathlib import Path
 from local import commands
 from local.errors import LocalError
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="local", description=__doc__)
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="what runs: the checkout, or a copy"
+    )
     parser.add_argument("--env-file", type=Path, default=Path(".env"))
     parser.add_argument("--run-dir", type=Path, default=Path(".run"))
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -25,6 +30,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("welcome").add_argument("--mode", choices=("compose", "local"), required=True)
     trial = verbs.add_parser("trial")
     trial.add_argument("--mode", choices=("compose", "local"), required=True)
+    trial.add_argument("--name", help="trials of different names can run side by side")
+    trial.add_argument("--tree", type=Path, help="run this copy of the code (tests.chaos.tree)")
+    trial.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a line for its .env"
+    )
     trial.add_argument("command", nargs=argparse.REMAINDER)
     return parser
 
