@@ -22,8 +22,6 @@ SAMPLE_S: Final = 0.05
 """Seconds between two looks at how many calls are open."""
 ACCEPT_WITHIN_S: Final = 1.0
 REFUSE_WITHIN_S: Final = 2.0
-POISON_EVERY: Final = 10
-"""One run in so many is poisoned, where there is poison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +60,16 @@ async def run_cell(scene: Scene, fault: Fault, plan: Plan, *, prefix: str) -> Ve
     await asyncio.to_thread(scene.ledger.clear)
     async with AsyncExitStack() as exits:
         apis = [await exits.enter_async_context(open_api(scene.addresses)) for _ in range(4)]
-        load = Load(apis[0], prefix, lambda number: body_of(fault, number))
+        runs = fault.runs or plan.runs
+        load = Load(apis[0], prefix, lambda number: body_of(fault, number, runs=runs))
         cell = Cell(scene, fault, plan, load, Prober(load, apis[1], apis[2], plan.probe_every_s))
         await _play(cell, apis[3])
     return await asyncio.to_thread(_judge, cell)
 
 
-def body_of(fault: Fault, number: int) -> JsonObject:
+def body_of(fault: Fault, number: int, *, runs: int) -> JsonObject:
     """The run with a number: a drill; poisoned now and then, where the fault is poison."""
-    is_poison = fault.poison is not None and number % POISON_EVERY == 1
+    is_poison = fault.poison is not None and number < runs and number % fault.poison_every == 1
     return {
         "pipeline": fault.pipelines[number % len(fault.pipelines)],
         "input": fault.input | (fault.poison or {} if is_poison else {}),
@@ -80,14 +79,14 @@ def body_of(fault: Fault, number: int) -> JsonObject:
 async def _play(cell: Cell, http: httpx.AsyncClient) -> None:
     await cell.load.burst(cell.fault.runs or cell.plan.runs)
     cell.watchers = list(_watchers(cell, http))
-    async with _in_background(*(watcher.watch() for watcher in cell.watchers)) as watching:
-        async with _in_background(cell.prober.run_forever()):
+    async with in_background(*(watcher.watch() for watcher in cell.watchers)) as watching:
+        async with in_background(cell.prober.run_forever()):
             await _harm(cell)
             await asyncio.sleep(cell.fault.hold_s(cell.scene))
             await _heal(cell)
             await asyncio.sleep(cell.plan.after_s)
         await cell.load.settle(timeout_s=cell.plan.timeout_s)
-        await _until_finished(cell)
+        await until_finished(cell.scene, cell.load.prefix, timeout_s=cell.plan.timeout_s)
         await asyncio.wait(watching, timeout=5)
 
 
@@ -101,9 +100,9 @@ def _watchers(cell: Cell, http: httpx.AsyncClient) -> list[Watcher]:
 
 async def _harm(cell: Cell) -> None:
     """Apply the fault while calls are in flight."""
-    counts = [await _until_running(cell)]
+    counts = [await _until_running(cell, cell.fault.running)]
     cell.began_at = cell.scene.stack.now()
-    async with _in_background(_sample(cell, counts)):
+    async with in_background(_sample(cell, counts)):
         await asyncio.to_thread(cell.fault.apply, cell.scene)
     cell.harmed_at = cell.scene.stack.now()
     cell.calls_in_flight = max(counts) * cell.fault.moments + cell.fault.spoiled
@@ -124,21 +123,20 @@ async def _sample(cell: Cell, counts: list[int]) -> None:
         await asyncio.sleep(SAMPLE_S)
 
 
-async def _until_running(cell: Cell) -> int:
-    """Wait until steps are being executed; how many."""
+async def _until_running(cell: Cell, wanted: int) -> int:
+    """Wait until so many steps are being executed; how many."""
     async with asyncio.timeout(30):
         while True:
             count = await asyncio.to_thread(evidence.count_running_steps, cell.scene.stack)
-            if count:
+            if count >= wanted:
                 return count
 
 
-async def _until_finished(cell: Cell) -> None:
-    """Wait until every run of the cell has ended, or its time is up."""
-    deadline = time.monotonic() + cell.plan.timeout_s
-    stack, prefix = cell.scene.stack, cell.load.prefix
+async def until_finished(scene: Scene, prefix: str, *, timeout_s: float) -> None:
+    """Wait until every run of a cell has ended, or its time is up."""
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if not await asyncio.to_thread(evidence.count_unfinished, stack, prefix):
+        if not await asyncio.to_thread(evidence.count_unfinished, scene.stack, prefix):
             return
         await asyncio.sleep(0.2)
 
@@ -193,7 +191,7 @@ def _is_good(probe: Probe, answers: Answers) -> bool:
 
 
 @asynccontextmanager
-async def _in_background(
+async def in_background(
     *works: Coroutine[Any, Any, None],
 ) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Let something happen until the block ends; an error of it is not lost."""

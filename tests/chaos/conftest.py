@@ -56,6 +56,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         lease_s=float(stack.setting("CELERY_LEASE_TTL_S", "30")),
         sweep_s=float(stack.setting("CELERY_SWEEP_INTERVAL_S", "3")),
         max_crashes=int(stack.setting("CELERY_MAX_CRASHES", "3")),
+        call_timeout_s=float(stack.setting("ANTHROPIC_TIMEOUT_S", "120")),
         tree=Path(from_runner("TREE")),
         next_tree=next_tree,
     )

@@ -1,6 +1,5 @@
-"""A rolling deploy, as docs/operations.md describes it, and its undoing."""
+"""A rolling deploy, as docs/operations.md describes it."""
 
-from pathlib import Path
 from typing import Final
 
 from tests.chaos.scene import Scene
@@ -17,16 +16,5 @@ def deploy_next(scene: Scene) -> None:
     scene.stack.start_beside("worker", scene.next_tree)
     scene.stack.redeploy("api", scene.next_tree)
     scene.until(OLD_SHAPE, at_most=0)
-    _retire(scene, scene.next_tree)
-
-
-def deploy_old(scene: Scene) -> None:
-    """Back to the release before, when nothing runs."""
-    scene.stack.start_beside("worker", scene.tree)
-    scene.stack.redeploy("api", scene.tree)
-    _retire(scene, scene.tree)
-
-
-def _retire(scene: Scene, tree: Path) -> None:
     scene.stack.stop_older("worker")
-    scene.stack.redeploy("worker-isolated", tree)
+    scene.stack.redeploy("worker-isolated", scene.next_tree)

@@ -1,7 +1,7 @@
 """What a cell left behind: in the record, and in the simulator's ledger."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -51,6 +51,8 @@ class Calls:
     answered: int
 
 
+PACE: Final = {"latency_ms": 250, "chunk_delay_ms": 0}
+"""How long a call takes. In one piece, because the machine has better things to do than to send pieces."""
 RUNS = """
     SELECT id, idempotency_key AS key, state, failure->>'reason' AS reason, crashes,
            extract(epoch FROM created_at)::float8 AS created_at,
@@ -105,15 +107,21 @@ class Ledger:
 
     def clear(self) -> None:
         """Forget calls and take all faults back."""
-        for path in ("/admin/requests", "/admin/faults"):
-            self._http.delete(path).raise_for_status()
+        self._http.delete("/admin/requests").raise_for_status()
+        self.clear_faults()
 
     def clear_faults(self) -> None:
-        """Take all faults back."""
+        """Take all faults back; calls have the suite's pace."""
         self._http.delete("/admin/faults").raise_for_status()
+        self._put(**PACE)
 
     def add_fault(self, **rule: Any) -> None:
-        """Make calls fail, or change their pace."""
+        """Make calls fail; those that do not have the suite's pace. One at a time: it replaces the one before."""
+        self._http.delete("/admin/faults").raise_for_status()
+        self._put(**PACE | rule)
+        self._put(**PACE)
+
+    def _put(self, **rule: Any) -> None:
         self._http.put("/admin/faults", json=rule).raise_for_status()
 
     def count_open(self) -> int:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from tests.chaos import garbage
-from tests.chaos.deploys import deploy_next, deploy_old
+from tests.chaos.deploys import deploy_next
 from tests.chaos.faults import (
     COMPOSE,
     Action,
@@ -64,6 +64,11 @@ def _stop_worker(scene: Scene) -> None:
 
 def _start_worker(scene: Scene) -> None:
     scene.stack.start("worker")
+
+
+def hang_bound(scene: Scene) -> float:
+    """A hanging call is given up after ANTHROPIC_TIMEOUT_S."""
+    return scene.bound_s + scene.call_timeout_s
 
 
 def _thrown(name: str) -> Fault:
@@ -190,15 +195,6 @@ STOPS: Final = (
         hold_s=for_s(3.0),
         moments=0,
     ),
-    Fault(
-        "rolling deploy",
-        "the next release beside this one, then alone; runs of both, and a pipeline that only the new one knows",
-        deploy_next,
-        restore=deploy_old,
-        answers=Answers.ANY,
-        modes=COMPOSE,
-        pipelines=("drill", "drill_shifting", "drill_next"),
-    ),
 )
 POISONS: Final = (
     poisoned("exit", "steps that call os._exit, one in ten runs"),
@@ -218,11 +214,21 @@ CLAUDE: Final = (
     claude("429", "429 with retry-after: 1", fault="rate_limit", retry_after="1"),
     claude("529", "529 overloaded", fault="overloaded"),
     claude("500", "500 api_error", fault="api_error"),
-    claude("hang", "no answer, for as long as the client waits", fault="hang"),
+    claude("hang", "no answer, for as long as the client waits", bound_s=hang_bound, fault="hang"),
     claude("drop", "the connection is cut in mid-answer", fault="drop"),
     claude("mid-stream error", "an error event after status 200", fault="midstream_overloaded"),
     claude("garbage", "eight whole answers that are no JSON", fault="garbage", count=8, spoiled=8),
     claude("slow stream", "half a second between two pieces", chunk_delay_ms=500),
 )
-FAULTS: Final = (*PROCESSES, *FREEZES, *CUTS, *STORES, *STOPS, *POISONS, *CLAUDE)
-"""Every fault; each is one cell."""
+DEPLOYS: Final = (
+    Fault(
+        "rolling deploy",
+        "the next release beside this one, then alone; runs of both, and a pipeline that only the new one knows",
+        deploy_next,
+        answers=Answers.ANY,
+        modes=COMPOSE,
+        pipelines=("drill", "drill_shifting", "drill_next"),
+    ),
+)
+FAULTS: Final = (*PROCESSES, *FREEZES, *CUTS, *STORES, *STOPS, *POISONS, *CLAUDE, *DEPLOYS)
+"""Every fault; each is one cell. The deploy comes last, for what is deployed stays."""

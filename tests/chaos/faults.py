@@ -61,16 +61,18 @@ class Fault:
     """Calls that are answered, and paid for, in vain."""
     runs: int | None = None
     """Runs that are posted before it; None: as many as the form of the suite says."""
+    running: int = 1
+    """Steps that are being executed when it comes, at least."""
     input: dict[str, Any] = field(default_factory=lambda: {"seconds": 0.3})
     """What each drill run is told."""
     poison: dict[str, Any] | None = None
     """What the poison runs among them are told besides."""
+    poison_every: int = 10
+    """One in so many of those that are posted before is poisoned."""
     is_poison_deadly: bool = True
     """The poison runs must end as `crashed`, after exactly as many crashes as are allowed."""
     pipelines: tuple[str, ...] = ("drill",)
     """What is posted, in turn."""
-    restore: Action | None = None
-    """What is put right after the verdict, for the next cell."""
 
 
 def for_s(seconds: float) -> Callable[[Scene], float]:
@@ -117,7 +119,14 @@ def cut(service: str, peer: str, **values: Any) -> Fault:
     )
 
 
-def claude(name: str, what: str, *, spoiled: int = 0, **rule: Any) -> Fault:
+def claude(
+    name: str,
+    what: str,
+    *,
+    spoiled: int = 0,
+    bound_s: Callable[[Scene], float] = general_bound,
+    **rule: Any,
+) -> Fault:
     """The simulator fails calls for two seconds, or so many of them."""
     return Fault(
         f"Claude {name}",
@@ -127,6 +136,7 @@ def claude(name: str, what: str, *, spoiled: int = 0, **rule: Any) -> Fault:
         hold_s=for_s(2.0),
         moments=0,
         spoiled=spoiled,
+        bound_s=bound_s,
     )
 
 

@@ -24,6 +24,8 @@ class Scene:
     lease_s: float
     sweep_s: float
     max_crashes: int
+    call_timeout_s: float
+    """Seconds after which a call to Claude is given up."""
     tree: Path
     """What runs."""
     next_tree: Path

@@ -17,7 +17,5 @@ async def test_every_guarantee_holds(scene: Scene, fault: Fault, plan: Plan, res
 
     verdict = await run_cell(scene, fault, plan, prefix=f"cell-{uuid.uuid4().hex[:8]}")
     results.add(fault, verdict)
-    if fault.restore:
-        fault.restore(scene)
 
     assert verdict.is_good, f"{fault.name}: {verdict}"
