@@ -72,7 +72,7 @@ def body_of(fault: Fault, number: int) -> JsonObject:
     """The run with a number: a drill; poisoned now and then, where the fault is poison."""
     is_poison = fault.poison is not None and number % POISON_EVERY == 1
     return {
-        "pipeline": "drill",
+        "pipeline": fault.pipelines[number % len(fault.pipelines)],
         "input": fault.input | (fault.poison or {} if is_poison else {}),
     }
 
@@ -106,7 +106,7 @@ async def _harm(cell: Cell) -> None:
     async with _in_background(_sample(cell, counts)):
         await asyncio.to_thread(cell.fault.apply, cell.scene)
     cell.harmed_at = cell.scene.stack.now()
-    cell.calls_in_flight = max(counts) * cell.fault.moments
+    cell.calls_in_flight = max(counts) * cell.fault.moments + cell.fault.spoiled
 
 
 async def _heal(cell: Cell) -> None:

@@ -104,6 +104,10 @@ class ComposeStack:
         _run("docker", "stop", *older)
         _run("docker", "rm", *older)
 
+    def redeploy(self, service: str, tree: Path) -> None:
+        """Compose makes the container anew, because what it mounts has changed."""
+        _compose("up", "--detach", "--wait", "--no-deps", service, PENSTOCK_TREE=str(tree))
+
     def wait_healthy(self, *services: str, timeout_s: float = 60) -> None:
         """As Docker sees them; a container without a health check must run."""
         deadline = time.monotonic() + timeout_s

@@ -56,7 +56,9 @@ class Fault:
     modes: tuple[str, ...] = BOTH
     is_full_only: bool = False
     moments: int = 1
-    """How often calls in flight can be lost."""
+    """How often calls in flight can be lost; 0: nobody who makes calls is hurt."""
+    spoiled: int = 0
+    """Calls that are answered, and paid for, in vain."""
     runs: int | None = None
     """Runs that are posted before it; None: as many as the form of the suite says."""
     input: dict[str, Any] = field(default_factory=lambda: {"seconds": 0.3})
@@ -65,6 +67,10 @@ class Fault:
     """What the poison runs among them are told besides."""
     is_poison_deadly: bool = True
     """The poison runs must end as `crashed`, after exactly as many crashes as are allowed."""
+    pipelines: tuple[str, ...] = ("drill",)
+    """What is posted, in turn."""
+    restore: Action | None = None
+    """What is put right after the verdict, for the next cell."""
 
 
 def for_s(seconds: float) -> Callable[[Scene], float]:
@@ -111,18 +117,27 @@ def cut(service: str, peer: str, **values: Any) -> Fault:
     )
 
 
-def claude(name: str, what: str, **rule: Any) -> Fault:
-    """The simulator fails calls for two seconds."""
+def claude(name: str, what: str, *, spoiled: int = 0, **rule: Any) -> Fault:
+    """The simulator fails calls for two seconds, or so many of them."""
     return Fault(
         f"Claude {name}",
         what,
         lambda scene: scene.ledger.add_fault(**rule),
         lambda scene: scene.ledger.clear_faults(),
         hold_s=for_s(2.0),
+        moments=0,
+        spoiled=spoiled,
     )
 
 
-def poisoned(name: str, what: str, *, is_deadly: bool = True, **plan: Any) -> Fault:
+def poisoned(
+    name: str,
+    what: str,
+    *,
+    is_deadly: bool = True,
+    modes: tuple[str, ...] = BOTH,
+    **plan: Any,
+) -> Fault:
     """Runs among innocent ones that take their process along."""
     return Fault(
         f"poison {name}",
@@ -131,19 +146,6 @@ def poisoned(name: str, what: str, *, is_deadly: bool = True, **plan: Any) -> Fa
         moments=3,
         poison={"poison": name, "poison_step": "second"} | plan,
         is_poison_deadly=is_deadly,
+        modes=modes,
         hold_s=for_s(1.0),
     )
-
-
-FAULTS: Final = (
-    Fault(
-        "kill pool process",
-        "SIGKILL of the process that executes runs; its container restarts it",
-        lambda scene: _kill_inside(scene, "worker"),
-    ),
-    killed("worker", "worker", what="SIGKILL of the worker's container, back after 1 s"),
-)
-
-
-def _kill_inside(scene: Scene, service: str, *, every: bool = False) -> None:
-    scene.stack.kill_inside(service, every=every)

@@ -93,6 +93,9 @@ class Stack(Protocol):
     def stop_older(self, service: str) -> None:
         """Stop in good order, and remove, all instances of a service but the newest."""
 
+    def redeploy(self, service: str, tree: Path) -> None:
+        """Replace a service by one from another tree: stop, then start; wait until it is healthy."""
+
     def wait_healthy(self, *services: str, timeout_s: float = 60) -> None:
         """Until the health check of every named service (by default of all) succeeds."""
 
