@@ -19,11 +19,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--env-file", type=Path, default=Path(".env"))
     parser.add_argument("--run-dir", type=Path, default=Path(".run"))
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("secrets", "key", "up", "ps", "watch"):
+    for verb in ("secrets", "key", "up", "watch"):
         verbs.add_parser(verb)
+    for verb in ("ps", "logs"):
+        verbs.add_parser(verb).add_argument("services", nargs="*")
+    for verb in ("kill", "start", "stop", "pid"):
+        verbs.add_parser(verb).add_argument("service")
     verbs.add_parser("down").add_argument("--volumes", action="store_true")
-    verbs.add_parser("logs").add_argument("services", nargs="*")
-    verbs.add_parser("kill").add_argument("service")
     inside = verbs.add_parser("run")
     inside.add_argument("service")
     inside.add_argument("command", nargs=argparse.REMAINDER)

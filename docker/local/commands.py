@@ -80,7 +80,7 @@ def _down(options: argparse.Namespace) -> None:
 
 
 def _ps(options: argparse.Namespace) -> None:
-    for name, state, health in _stack(options).describe():
+    for name, state, health in _stack(options).describe(options.services):
         say(f"{name:<16} {state:<40} {health}")
 
 
@@ -94,6 +94,19 @@ def _logs(options: argparse.Namespace) -> None:
 
 def _kill(options: argparse.Namespace) -> None:
     _stack(options).kill(options.service)
+
+
+def _start(options: argparse.Namespace) -> None:
+    _stack(options).start(options.service)
+
+
+def _stop(options: argparse.Namespace) -> None:
+    _stack(options).stop(options.service)
+
+
+def _pid(options: argparse.Namespace) -> None:
+    if pid := _stack(options).pid(options.service):
+        say(str(pid))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -124,6 +137,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "ps": _ps,
     "logs": _logs,
     "kill": _kill,
+    "start": _start,
+    "stop": _stop,
+    "pid": _pid,
     "run": _run,
     "watch": _watch,
     "trial": _trial,

@@ -12,11 +12,25 @@ from pathlib import Path
 from tests.chaos.mutations import MUTATIONS, Change
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("config", "services", "docker", "requirements", "compose.yaml", "compose.override.yaml")
+OVERRIDE = "compose.override.yaml"
+COPIED = ("config", "services", "docker", "requirements", "compose.yaml", OVERRIDE)
 DRILL = "tests/fakes/drill"
 REGISTRY = "services/pipelines/registry.py"
 MODULES = {"base": "pipeline", "next": "next_release"}
 """Where each version keeps its drills."""
+RELOADING_API = """\
+    command:
+      - uvicorn
+      - --factory
+      - services.api.app:create_app
+      - --host=0.0.0.0
+      - --port=8000
+      - --reload
+      - --reload-dir=config
+      - --reload-dir=services
+      - --timeout-graceful-shutdown=10
+"""
+"""How development starts the API. Local mode reads the same file, but must run here what is deployed."""
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache")
 
 
@@ -41,7 +55,7 @@ def make_tree(target: Path, *, mutation: str | None = None, version: str = "base
     for file in (target / "services/pipelines/drill").glob("*.py"):
         text = file.read_text()
         file.write_text(text.replace("tests.fakes.drill", "services.pipelines.drill"))
-    for change in (*_registration(version), *(MUTATIONS[mutation] if mutation else ())):
+    for change in (*_always(version), *(MUTATIONS[mutation] if mutation else ())):
         _apply(change, target)
 
 
@@ -53,12 +67,13 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _registration(version: str) -> tuple[Change, ...]:
+def _always(version: str) -> tuple[Change, ...]:
     after = "from services.pipelines.definition import Pipeline\n"
     drills = f"from services.pipelines.drill.{MODULES[version]} import DRILLS\n"
     return (
         Change(REGISTRY, after, after + drills),
         Change(REGISTRY, "(OUTREACH_EMAIL,)", "(OUTREACH_EMAIL, *DRILLS)"),
+        Change(OVERRIDE, RELOADING_API, ""),
     )
 
 
