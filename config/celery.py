@@ -33,10 +33,14 @@ class CelerySettings(Settings):
     """Tries of one step before the run fails with reason `retries_exhausted`."""
     step_timeout_s: float = Field(default=300, gt=0)
     """Seconds that one step may take before the run fails with reason `timed_out`."""
+    run_timeout_s: float = Field(default=86400, gt=0)
+    """Seconds that a run may take from its first start, waiting included, before it fails with reason `timed_out`."""
     sweep_interval_s: float = Field(default=3, gt=0)
     """Seconds between sweeps, by beat and by every API process."""
     rehint_after_s: float = Field(default=10, gt=0)
     """Seconds after which a due run without a taker is hinted again."""
+    poll_interval_s: float = Field(default=2, gt=0)
+    """Seconds between looks into the record for due runs that no hint told of."""
     shutdown_grace_s: float = Field(default=25, ge=0)
     """Seconds that a stopping worker gives its runs before it hands them back; below stop_grace_period."""
     retry_backoff_s: float = Field(default=1, gt=0)
@@ -51,6 +55,7 @@ class CelerySettings(Settings):
         """Each limit must leave room for what happens within it."""
         ordered = (
             ("step_timeout_s", "task_soft_time_limit_s"),
+            ("step_timeout_s", "run_timeout_s"),
             ("task_soft_time_limit_s", "task_time_limit_s"),
             ("sweep_interval_s", "lease_ttl_s"),
             ("retry_backoff_s", "retry_backoff_max_s"),

@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from config.postgres import PostgresSettings
-from services.core.errors import StoreUnavailableError
+from services.core.errors import StoreFullError, StoreUnavailableError
 
 # SQLSTATE classes that say "not now" rather than "wrong": connection, read-only standby,
 # login, no such database, deadlock, out of resources, lock, operator, system.
 # https://www.postgresql.org/docs/17/errcodes-appendix.html
 UNAVAILABLE_CLASSES = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58"})
+DISK_FULL = "53100"
 
 
 def create_engine(settings: PostgresSettings) -> AsyncEngine:
@@ -117,14 +118,16 @@ class Database:
             async with asyncio.timeout(self._timeout_s):
                 yield
         except (OSError, PoolTimeoutError, DBAPIError) as error:  # TimeoutError is an OSError
-            if isinstance(error, DBAPIError) and not _is_unavailable(error):
+            sqlstate: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
+            if isinstance(error, DBAPIError) and not _is_unavailable(error, sqlstate):
                 raise
+            if sqlstate == DISK_FULL:
+                raise StoreFullError from error
             raise StoreUnavailableError from error
 
 
-def _is_unavailable(error: DBAPIError) -> bool:
+def _is_unavailable(error: DBAPIError, sqlstate: str | None) -> bool:
     """Whether the error is about PostgreSQL's state rather than about the statement."""
-    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
     if sqlstate is None:
         return error.connection_invalidated or type(error).__name__ == "InterfaceError"
     return sqlstate[:2] in UNAVAILABLE_CLASSES

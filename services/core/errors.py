@@ -4,10 +4,13 @@ PenstockError
 ├── RunError
 │   ├── RunNotFoundError
 │   ├── RunNotCancellableError
+│   ├── RunNotReplayableError
+│   ├── ReplayStepError
 │   ├── LeaseLostError
 │   ├── IdempotencyConflictError
 │   └── QueueFullError
 ├── StoreUnavailableError
+│   └── StoreFullError
 ├── ClaudeNotConfiguredError
 ├── ClaudeError
 │   ├── ClaudeRateLimitedError
@@ -50,6 +53,14 @@ class RunNotCancellableError(RunError):
     """The run has ended already."""
 
 
+class RunNotReplayableError(RunError):
+    """The run has not failed, nor was it cancelled, so it cannot be replayed."""
+
+
+class ReplayStepError(RunError):
+    """The run cannot be replayed from that step."""
+
+
 class LeaseLostError(RunError):
     """Another worker has taken the run, or it was cancelled."""
 
@@ -68,6 +79,10 @@ class QueueFullError(RunError):
 
 class StoreUnavailableError(PenstockError):
     """PostgreSQL cannot be reached or does not answer in time."""
+
+
+class StoreFullError(StoreUnavailableError):
+    """PostgreSQL's disk is full: it stores nothing until there is room again."""
 
 
 class ClaudeNotConfiguredError(PenstockError):

@@ -1,7 +1,7 @@
 """RunStore without PostgreSQL, for unit tests: one dict of runs, the same promises to a worker."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -28,11 +28,14 @@ class MemoryRun:
     failure: Failure | None = None
     texts: list[str] = field(default_factory=list)
     releases: int = 0
+    release_delays_s: list[float] = field(default_factory=list)
     tries: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     cost_usd: Decimal = Decimal(0)
     is_isolated: bool = False
+    owner: str | None = None
+    """Who claimed it last."""
 
 
 class MemoryRunStore:
@@ -41,6 +44,9 @@ class MemoryRunStore:
     def __init__(self) -> None:
         self.runs: dict[UUID, MemoryRun] = {}
         self.heartbeats: list[tuple[str, str]] = []
+        self.shapes: dict[str, tuple[str, ...]] = {}
+        """What each process said that it can execute."""
+        self.burials: list[tuple[str, UUID | None]] = []
         self.claims: list[int] = []
         """The limit of each claim."""
         self.is_away = False
@@ -50,9 +56,12 @@ class MemoryRunStore:
         self,
         pipeline: str = "tiny",
         input: Json | None = None,  # noqa: A002 - the record's word
+        *,
+        remaining_s: float = 86400.0,
+        shape: str | None = None,
         **changes: Any,
     ) -> MemoryRun:
-        """A queued run."""
+        """A queued run; without a shape, anybody's."""
         lease = Lease(
             run_id=uuid4(),
             fence=0,
@@ -62,6 +71,8 @@ class MemoryRunStore:
             step_attempts={"ask": 0, "sign": 0},
             traceparent=None,
             created_at=datetime(2026, 11, 1, tzinfo=UTC),
+            remaining_s=remaining_s,
+            shape=shape,
         )
         run = MemoryRun(lease, **changes)
         self.runs[lease.run_id] = run
@@ -76,23 +87,31 @@ class MemoryRunStore:
         return [run.state for run in self.runs.values()]
 
     # --- RunStore -----------------------------------------------------------------------------
-    async def claim_due_runs(self, *, owner: str, limit: int) -> list[Lease]:
+    async def claim_due_runs(
+        self, *, owner: str, limit: int, shapes: Collection[str] = ()
+    ) -> list[Lease]:
         self._check()
         self.claims.append(limit)
         due = [
             r
             for r in self.runs.values()
-            if r.state is RunState.QUEUED and r.due_in_s <= 0 and not r.is_isolated
+            if r.due_in_s <= 0 and not r.is_isolated and _is_claimable(r, shapes)
         ]
-        return [self._claim(run) for run in due[:limit]]
+        return [self._claim(run, owner) for run in due[:limit]]
 
-    async def claim_isolated_run(self, run_id: UUID, *, owner: str) -> Lease | None:
+    async def claim_isolated_run(
+        self, run_id: UUID, *, owner: str, shapes: Collection[str] = ()
+    ) -> Lease | None:
         self._check()
         run = self.runs[run_id]
-        is_due = run.state is RunState.QUEUED and run.is_isolated
-        return self._claim(run) if is_due else None
+        is_due = run.is_isolated and _is_claimable(run, shapes)
+        return self._claim(run, owner) if is_due else None
 
-    async def renew_leases(self, leases: Sequence[Lease]) -> set[UUID]:
+    async def find_held(self, leases: Collection[Lease]) -> set[UUID]:
+        self._check()
+        return {lease.run_id for lease in leases if self._is_held(lease)}
+
+    async def renew_leases(self, leases: Collection[Lease]) -> set[UUID]:
         self._check()
         return {lease.run_id for lease in leases if self._is_held(lease)}
 
@@ -131,10 +150,11 @@ class MemoryRunStore:
         run.usage += usage
         run.cost_usd += cost_usd
 
-    async def release_run(self, lease: Lease) -> None:
+    async def release_run(self, lease: Lease, *, delay_s: float = 0.0) -> None:
         run = self._held(lease)
-        run.state = RunState.QUEUED
+        run.state, run.due_in_s = RunState.QUEUED, delay_s
         run.releases += 1
+        run.release_delays_s.append(delay_s)
 
     async def fail_run(
         self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
@@ -148,17 +168,30 @@ class MemoryRunStore:
         self._check()
         return 0
 
+    async def bury_process(self, owner: str, *, culprit: UUID | None) -> int:
+        self._check()
+        self.burials.append((owner, culprit))
+        runs = self.runs.values()
+        held = [r for r in runs if r.state is RunState.RUNNING and r.owner == owner]
+        for run in held:
+            run.state = RunState.QUEUED
+            run.is_isolated = run.is_isolated or run.lease.run_id == culprit
+        return len(held)
+
     async def take_due_hints(self, *, limit: int = 500) -> list[DueHint]:
         self._check()
         due = [run for run in self.runs.values() if run.state is RunState.QUEUED]
         return [DueHint(run.lease.run_id, run.is_isolated) for run in due[:limit]]
 
-    async def record_heartbeat(self, *, process: str, kind: str) -> None:
+    async def record_heartbeat(
+        self, *, process: str, kind: str, shapes: Collection[str] = ()
+    ) -> None:
         self._check()
         self.heartbeats.append((process, kind))
+        self.shapes[process] = tuple(shapes)
 
-    def _claim(self, run: MemoryRun) -> Lease:
-        run.state = RunState.RUNNING
+    def _claim(self, run: MemoryRun, owner: str) -> Lease:
+        run.state, run.owner = RunState.RUNNING, owner
         run.lease = replace(run.lease, fence=run.lease.fence + 1)
         return run.lease
 
@@ -175,3 +208,7 @@ class MemoryRunStore:
         if not self._is_held(lease):
             raise LeaseLostError
         return self.runs[lease.run_id]
+
+
+def _is_claimable(run: MemoryRun, shapes: Collection[str]) -> bool:
+    return run.state is RunState.QUEUED and (run.lease.shape is None or run.lease.shape in shapes)

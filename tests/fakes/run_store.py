@@ -1,7 +1,7 @@
 """An in-memory RunStore for tests of its readers; no leases, no transactions."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ from services.core.errors import (
     QueueFullError,
     RunNotCancellableError,
     RunNotFoundError,
+    RunNotReplayableError,
     StoreUnavailableError,
 )
 from services.core.runs.models import (
@@ -23,14 +24,18 @@ from services.core.runs.models import (
     DueHint,
     Email,
     Event,
+    Failure,
     Heartbeat,
+    Json,
     NewRun,
     Page,
+    PastAttempt,
     Run,
     RunTotals,
     StepRecord,
     StepTotals,
 )
+from services.core.runs.replay_plan import PastStep, kept_steps
 from services.core.runs.states import FINAL_STATES, EventType, FailureReason, RunState, StepState
 from services.core.usage import Usage
 
@@ -46,6 +51,8 @@ class InMemoryRunStore:
         self.emails: dict[UUID, Email] = {}
         self.keys: dict[str, ApiKey] = {}
         self.heartbeats: list[Heartbeat] = []
+        self.history: dict[UUID, list[PastAttempt]] = defaultdict(list)
+        self.unclaimable_runs = 0
         self.step_totals: tuple[StepTotals, ...] = ()
         self.due_hints: list[DueHint] = []
         self.accepted: list[NewRun] = []
@@ -58,15 +65,31 @@ class InMemoryRunStore:
     def append_event(
         self, run_id: UUID, kind: EventType = EventType.CLAUDE_DELTA, **data: Any
     ) -> Event:
-        """Let something happen to a run; a final event also ends it."""
+        """Let something happen to a run; a final event also ends it, run.failed with its data."""
         event = Event(run_id, len(self.events[run_id]) + 1, kind, data, utc_now())
         self.events[run_id].append(event)
         state = kind.value.removeprefix("run.")
         if state in FINAL_STATES:
             self.runs[run_id] = replace(
-                self.runs[run_id], state=RunState(state), finished_at=event.at, next_at=None
+                self.runs[run_id],
+                state=RunState(state),
+                finished_at=event.at,
+                next_at=None,
+                failure=_failure(data) if kind is EventType.RUN_FAILED else None,
             )
         return event
+
+    def add_checkpoint(self, run_id: UUID, step: str, **output: Any) -> None:
+        """Let a run have done a step."""
+        run = self.runs[run_id]
+        steps = tuple(
+            replace(record, state=StepState.SUCCEEDED, output=output)
+            if record.name == step
+            else record
+            for record in run.steps
+        )
+        self.runs[run_id] = replace(run, steps=steps)
+        self.append_event(run_id, EventType.STEP_SUCCEEDED, step=step)
 
     def add_email(self, run_id: UUID, **metadata: Any) -> Email:
         """Let a run leave an email."""
@@ -84,8 +107,7 @@ class InMemoryRunStore:
                 raise IdempotencyConflictError
             if known:
                 return self.runs[known[1]], False
-        if len(self.runs) >= self._max_queued_runs:
-            raise QueueFullError(retry_after_s=7)
+        self._refuse_if_full()
         run = _queued(new)
         self.runs[run.id] = run
         self.accepted.append(new)
@@ -136,6 +158,83 @@ class InMemoryRunStore:
         self._note("list_runs")
         wanted = {"key_id": key_id, "state": state, "pipeline": pipeline}
         return _page(self.runs, wanted, cursor, limit)
+
+    async def list_dead_letters(
+        self,
+        key_id: UUID,
+        *,
+        pipeline: str | None = None,
+        reason: FailureReason | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Run]:
+        """As RunStore."""
+        self._note("list_dead_letters")
+        failed = {run.id: run for run in self.runs.values() if _failed_for(run, reason)}
+        return _page(failed, {"key_id": key_id, "pipeline": pipeline}, cursor, limit)
+
+    async def list_history(self, key_id: UUID, run_id: UUID) -> list[PastAttempt]:
+        """As RunStore."""
+        await self.get_run(key_id, run_id)
+        return self.history[run_id]
+
+    async def replay_run(
+        self,
+        key_id: UUID,
+        run_id: UUID,
+        *,
+        step_names: tuple[str, ...],
+        from_step: str | None,
+        input: Json | None,  # noqa: A002 - the record's word
+    ) -> Run:
+        """As RunStore."""
+        self._refuse_if_full()
+        run = await self.get_run(key_id, run_id)
+        if run.state not in {RunState.FAILED, RunState.CANCELLED}:
+            raise RunNotReplayableError
+        past = [PastStep(step.name, step.state is StepState.SUCCEEDED) for step in run.steps]
+        kept = kept_steps(past, step_names, from_step=from_step, has_input=input is not None)
+        self.history[run_id].append(_past_attempt(run))
+        self.runs[run_id] = replace(
+            run,
+            state=RunState.QUEUED,
+            input=run.input if input is None else input,
+            output=None,
+            failure=None,
+            steps=run.steps[:kept] + tuple(_pending(name) for name in step_names[kept:]),
+            crashes=0,
+            lapses=0,
+            replays=run.replays + 1,
+            started_at=None,
+            finished_at=None,
+            next_at=utc_now(),
+        )
+        going_on = (*step_names, None)[kept]
+        self.append_event(run_id, EventType.RUN_QUEUED, replay=run.replays + 1, from_step=going_on)
+        return self.runs[run_id]
+
+    async def replay_failed_runs(
+        self,
+        key_id: UUID,
+        *,
+        ids: Sequence[UUID] | None = None,
+        pipeline: str | None = None,
+        reason: FailureReason | None = None,
+        shapes: Mapping[str, tuple[str, ...]],
+    ) -> list[DueHint]:
+        """As RunStore."""
+        self._refuse_if_full()
+        wanted = [
+            run
+            for run in self.runs.values()
+            if (run.key_id == key_id and run.pipeline in shapes and _failed_for(run, reason))
+            and (ids is None or run.id in ids)
+            and pipeline in {None, run.pipeline}
+        ]
+        for run in wanted:
+            names = shapes[run.pipeline]
+            await self.replay_run(key_id, run.id, step_names=names, from_step=None, input=None)
+        return [DueHint(run.id, is_isolated=False) for run in wanted]
 
     async def list_events(self, after: Mapping[UUID, int], *, limit: int = 1000) -> list[Event]:
         """As RunStore."""
@@ -220,8 +319,14 @@ class InMemoryRunStore:
             failures_by_reason=dict.fromkeys(FailureReason, 0),
             due_runs=counts[RunState.QUEUED],
             oldest_due_age_s=1.5 if counts[RunState.QUEUED] else 0,
+            unclaimable_runs=self.unclaimable_runs,
             steps=self.step_totals,
         )
+
+    def _refuse_if_full(self) -> None:
+        queued = [run for run in self.runs.values() if run.state is RunState.QUEUED]
+        if len(queued) >= self._max_queued_runs:
+            raise QueueFullError(retry_after_s=7)
 
     def _note(self, statement: str) -> None:
         self.statements.append(statement)
@@ -247,11 +352,39 @@ def _queued(new: NewRun) -> Run:
         budget_usd=new.budget_usd,
         attempts=0,
         crashes=0,
+        lapses=0,
+        replays=0,
         created_at=now,
         started_at=None,
         finished_at=None,
         next_at=now + timedelta(0),
         trace_id=new.traceparent.split("-")[1] if new.traceparent else None,
+    )
+
+
+def _failure(data: dict[str, Any]) -> Failure:
+    return Failure(
+        reason=FailureReason(data.get("reason", "permanent")),
+        step=data.get("step"),
+        message=data.get("message", "It cannot be done."),
+        attempts=data.get("attempts", 1),
+    )
+
+
+def _failed_for(run: Run, reason: FailureReason | None) -> bool:
+    return run.failure is not None and reason in {None, run.failure.reason}
+
+
+def _past_attempt(run: Run) -> PastAttempt:
+    return PastAttempt(
+        number=run.replays + 1,
+        state=run.state,
+        input=run.input,
+        output=run.output,
+        failure=run.failure,
+        steps=run.steps,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
     )
 
 

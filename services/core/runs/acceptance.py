@@ -16,7 +16,7 @@ from services.core.db import Database
 from services.core.errors import IdempotencyConflictError, QueueFullError
 from services.core.runs.batcher import Batcher
 from services.core.runs.encoding import encode_json, storable_text
-from services.core.runs.models import NewRun, Run, StepRecord
+from services.core.runs.models import NewRun, Run, StepRecord, shape_of
 from services.core.runs.reading import trace_id_of
 from services.core.runs.sql import statement
 from services.core.runs.states import RunState, StepState
@@ -30,12 +30,12 @@ ACCEPT_RUNS = statement(
         SELECT * FROM json_to_recordset(CAST(:items AS json)) AS item (
             id uuid, key_id uuid, idempotency_key text, request_hash text, pipeline text,
             input jsonb, metadata jsonb, priority integer, budget_usd numeric, traceparent text,
-            step_names text[])),
+            shape text, step_names text[])),
     accepted AS (
         INSERT INTO runs (id, key_id, idempotency_key, request_hash, pipeline, state, input,
-                          metadata, priority, budget_usd, traceparent, hint_at, event_seq)
+                          metadata, priority, budget_usd, traceparent, shape, hint_at, event_seq)
         SELECT id, key_id, idempotency_key, decode(request_hash, 'hex'), pipeline, :run_queued,
-               input, metadata, priority, budget_usd, traceparent,
+               input, metadata, priority, budget_usd, traceparent, shape,
                -- A hint is sent right after this commit; the sweep's turn comes only later.
                now() + make_interval(secs => CAST(:rehint_after_s AS double precision)), 1
           FROM item
@@ -99,15 +99,28 @@ class RunAcceptance:
         if await self._depth.is_full():
             if before := await self._find(new):
                 return before
-            raise QueueFullError(retry_after_s=FULL_RETRY_AFTER_S)
+            raise _queue_full()
         run_id = uuid7()
         row = await self._batcher.submit(run_id, _encode(run_id, new))
         if row is not None:
-            self._depth.count_one()
+            self._depth.count(1)
             return Accepted(run_id, row.created_at)
         if before := await self._find(new):
             return before
         raise IdempotencyConflictError  # the run before was deleted between the two statements
+
+    async def refuse_if_full(self) -> None:
+        """Keep runs from being queued that were not before.
+
+        Raises:
+            QueueFullError: Too many runs are queued.
+        """
+        if await self._depth.is_full():
+            raise _queue_full()
+
+    def count_queued(self, runs: int) -> None:
+        """Note runs that were queued in another way."""
+        self._depth.count(runs)
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is written."""
@@ -137,6 +150,11 @@ class RunAcceptance:
         return {row.id: row for row in rows}
 
 
+def _queue_full() -> QueueFullError:
+    """The refusal of a run that would be one too many."""
+    return QueueFullError(retry_after_s=FULL_RETRY_AFTER_S)
+
+
 class _QueueDepth:
     """How many runs are queued: counted once a second, plus what this process has added since."""
 
@@ -160,9 +178,9 @@ class _QueueDepth:
             await asyncio.shield(self._counting)
         return self._depth >= self._limit
 
-    def count_one(self) -> None:
-        """Note a run that this process added."""
-        self._depth += 1
+    def count(self, runs: int) -> None:
+        """Note runs that this process added."""
+        self._depth += runs
 
     async def drain(self) -> None:
         """Wait for the count that is on its way."""
@@ -200,6 +218,7 @@ def _encode(run_id: UUID, new: NewRun) -> str:
             "priority": new.priority,
             "budget_usd": new.budget_usd,
             "traceparent": new.traceparent,
+            "shape": shape_of(new.pipeline, new.step_names),
             "step_names": new.step_names,
         }
     )
@@ -237,6 +256,8 @@ def accepted_run(new: NewRun, *, run_id: UUID, created_at: datetime) -> Run:
         budget_usd=new.budget_usd,
         attempts=0,
         crashes=0,
+        lapses=0,
+        replays=0,
         created_at=created_at,
         started_at=None,
         finished_at=None,

@@ -108,7 +108,7 @@ class Batcher(Generic[Key, Result]):
                 results = await self._write([waiting.item for waiting in part])
             except StoreUnavailableError as error:
                 for waiting in chain(part, *parts):
-                    _refuse(waiting, StoreUnavailableError(str(error)), cause=error)
+                    _refuse(waiting, type(error)(str(error)), cause=error)
                 return
             except Exception as error:  # noqa: BLE001 - it belongs to the caller, who waits for it
                 if len(part) > 1:

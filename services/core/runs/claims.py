@@ -1,7 +1,7 @@
 """Taking runs to execute, and holding on to them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -16,52 +16,50 @@ from services.core.runs.sql import statement
 
 
 def _claim(due: str) -> TextClause:
-    """A statement that claims the runs that `due` selects and locks.
+    """A statement that claims the due runs of known shape for which `due` holds.
 
-    The fence grows, so that whoever held the run before writes nothing any more. Times are the
-    database's: no worker's clock decides.
+    Nobody waits for a row that another worker is just taking. A run of unknown shape may be
+    anybody's; whoever takes it finds out. What is past its deadline is left to the sweep. The fence
+    grows, so that whoever held the run before writes nothing any more. Times are the database's: no
+    worker's clock decides.
     """
     return statement(
         f"""
-        WITH due AS ({due}),
+        WITH due AS (
+            SELECT id, started_at IS NULL AS is_first FROM runs
+             WHERE state IN :claim_sources AND next_at <= now()
+               AND (shape IS NULL OR shape = ANY (CAST(:shapes AS text[])))
+               AND (deadline_at IS NULL OR deadline_at > now())
+               AND {due}
+               FOR UPDATE SKIP LOCKED),
         claimed AS (
             UPDATE runs
                SET state = :claim_target, fence = fence + 1, attempts = attempts + 1,
                    lease_owner = :owner,
                    lease_until = now() + make_interval(secs => CAST(:ttl_s AS double precision)),
                    started_at = coalesce(started_at, now()),
-                   event_seq = event_seq + CASE WHEN started_at IS NULL THEN 1 ELSE 0 END
+                   deadline_at = coalesce(deadline_at, now()
+                       + make_interval(secs => CAST(:run_timeout_s AS double precision))),
+                   event_seq = event_seq + CASE WHEN is_first THEN 1 ELSE 0 END
               FROM due
              WHERE runs.id = due.id
-         RETURNING runs.*),
+         RETURNING runs.*, is_first),
         told AS (
             INSERT INTO events (run_id, seq, type, data)
-            SELECT id, event_seq, :event_run_started, '{{}}' FROM claimed WHERE attempts = 1)
-        SELECT id, fence, pipeline, input, traceparent, created_at, budget_usd
+            SELECT id, event_seq, :event_run_started, '{{}}' FROM claimed WHERE is_first)
+        SELECT id, fence, pipeline, input, traceparent, created_at, budget_usd, shape,
+               extract(epoch FROM deadline_at - now())::double precision AS remaining_s
           FROM claimed
          ORDER BY priority DESC, next_at
         """  # noqa: S608 - constants of this module
     )
 
 
-# Nobody waits for a row that another worker is just taking.
 CLAIM_DUE_RUNS = _claim(
-    """
-    SELECT id FROM runs
-     WHERE state IN :claim_sources AND NOT is_isolated AND next_at <= now()
-     ORDER BY priority DESC, next_at
-     LIMIT CAST(:up_to AS bigint)
-       FOR UPDATE SKIP LOCKED
-    """
+    "NOT is_isolated ORDER BY priority DESC, next_at LIMIT CAST(:up_to AS bigint)"
 )
 
-CLAIM_ISOLATED_RUN = _claim(
-    """
-    SELECT id FROM runs
-     WHERE id = :run_id AND state IN :claim_sources AND is_isolated AND next_at <= now()
-       FOR UPDATE SKIP LOCKED
-    """
-)
+CLAIM_ISOLATED_RUN = _claim("is_isolated AND id = :run_id")
 
 # A statement of its own, after the claim: its snapshot is younger than the lease, so that it sees
 # every checkpoint that an earlier holder committed.
@@ -69,6 +67,16 @@ READ_STEPS = statement(
     """
     SELECT run_id, name, failures, state = :step_succeeded AS is_done, output
       FROM steps WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
+    """
+)
+
+FIND_HELD = statement(
+    """
+    WITH item AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(CAST(:items AS json)) AS item (run_id uuid, fence bigint))
+    SELECT runs.id
+      FROM runs JOIN item ON runs.id = item.run_id AND runs.fence = item.fence
+     WHERE runs.state IN :checkpoint_sources
     """
 )
 
@@ -99,6 +107,7 @@ class RunClaims:
         database: Database,
         *,
         lease_ttl_s: float,
+        run_timeout_s: float,
         release: Callable[[Lease], Awaitable[None]],
     ) -> None:
         """Take what claiming needs.
@@ -106,28 +115,42 @@ class RunClaims:
         Args:
             database: Where the runs are.
             lease_ttl_s: Seconds until a silent worker loses its runs.
+            run_timeout_s: Seconds from the first claim of an attempt to its deadline.
             release: Gives back what was claimed for a caller that has gone meanwhile.
         """
         self._database = database
         self._lease_ttl_s = lease_ttl_s
+        self._run_timeout_s = run_timeout_s
         self._release = release
 
-    async def claim_due_runs(self, *, owner: str, limit: int) -> list[Lease]:
+    async def claim_due_runs(
+        self, *, owner: str, limit: int, shapes: Collection[str]
+    ) -> list[Lease]:
         """Take up to `limit` due runs."""
-        return await self._claim(CLAIM_DUE_RUNS, owner=owner, up_to=limit)
+        return await self._claim(CLAIM_DUE_RUNS, owner=owner, up_to=limit, shapes=list(shapes))
 
-    async def claim_isolated_run(self, run_id: UUID, *, owner: str) -> Lease | None:
+    async def claim_isolated_run(
+        self, run_id: UUID, *, owner: str, shapes: Collection[str]
+    ) -> Lease | None:
         """Take one suspect run."""
-        leases = await self._claim(CLAIM_ISOLATED_RUN, owner=owner, run_id=run_id)
+        leases = await self._claim(
+            CLAIM_ISOLATED_RUN, owner=owner, run_id=run_id, shapes=list(shapes)
+        )
         return leases[0] if leases else None
 
-    async def renew_leases(self, leases: Sequence[Lease]) -> set[UUID]:
+    async def find_held(self, leases: Collection[Lease]) -> set[UUID]:
+        """The ids of leases that hold."""
+        if not leases:
+            return set()
+        rows = await self._database.fetch(FIND_HELD, {"items": _items(leases)})
+        return {row.id for row in rows}
+
+    async def renew_leases(self, leases: Collection[Lease]) -> set[UUID]:
         """Renew leases; the ids that still hold."""
         if not leases:
             return set()
-        items = [{"run_id": lease.run_id, "fence": lease.fence} for lease in leases]
         rows = await self._database.fetch(
-            RENEW_LEASES, {"items": encode_json(items), "ttl_s": self._lease_ttl_s}
+            RENEW_LEASES, {"items": _items(leases), "ttl_s": self._lease_ttl_s}
         )
         return {row.id for row in rows}
 
@@ -147,13 +170,19 @@ class RunClaims:
     ) -> list[Lease]:
         """Claim runs and read what their steps left behind, in one transaction."""
         async with self._database.transaction() as connection:
-            claimed = await connection.execute(claim, {**parameters, "ttl_s": self._lease_ttl_s})
+            times = {"ttl_s": self._lease_ttl_s, "run_timeout_s": self._run_timeout_s}
+            claimed = await connection.execute(claim, {**parameters, **times})
             runs = claimed.all()
             if not runs:
                 return []
             read = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
             steps = read.all()
         return _leases(runs, steps)
+
+
+def _items(leases: Collection[Lease]) -> str:
+    """Leases as the items of a statement."""
+    return encode_json([{"run_id": lease.run_id, "fence": lease.fence} for lease in leases])
 
 
 def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
@@ -174,6 +203,8 @@ def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
             step_attempts=failures[run.id],
             traceparent=run.traceparent,
             created_at=run.created_at,
+            remaining_s=run.remaining_s,
+            shape=run.shape,
             budget_usd=run.budget_usd,
         )
         for run in runs

@@ -1,5 +1,6 @@
 """The shapes of the record: what the store takes and gives. Plain data, no SQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +12,15 @@ from services.core.usage import Usage
 
 Json = dict[str, Any]
 T = TypeVar("T")
+
+
+def shape_of(pipeline: str, step_names: Sequence[str]) -> str:
+    """What a worker must know to execute a run: "outreach_email:parse_template,research".
+
+    A run keeps the shape that it was accepted with, so that a worker of another version, whose
+    pipeline of that name has other steps, leaves it to those that know it.
+    """
+    return f"{pipeline}:{','.join(step_names)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,12 @@ class Run:
     cost_usd: Decimal
     budget_usd: Decimal | None
     attempts: int
+    """Times claimed."""
     crashes: int
+    """Deaths of a process that were put down to this run."""
+    lapses: int
+    """Deaths in a row, since its last checkpoint, that nobody could put down to one run."""
+    replays: int
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -84,6 +99,21 @@ class Run:
     """When a queued run is next due; None in every other state."""
     trace_id: str | None
     """32 hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastAttempt:
+    """A run as it was before a replay."""
+
+    number: int
+    """1, 2, 3, ... within the run."""
+    state: RunState
+    input: Json
+    output: Json | None
+    failure: Failure | None
+    steps: tuple[StepRecord, ...]
+    started_at: datetime | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +130,10 @@ class Lease:
     """Failed tries of each step, by step name; neither crashes nor give-backs count."""
     traceparent: str | None
     created_at: datetime
+    remaining_s: float
+    """Seconds until the run's deadline, by the database's clock at the claim."""
+    shape: str | None
+    """See shape_of; None for a run that was accepted before shapes were recorded."""
     budget_usd: Decimal | None = None
 
 
@@ -214,4 +248,6 @@ class RunTotals:
     """Queued runs that could be claimed now."""
     oldest_due_age_s: float
     """Seconds that the oldest of them has been due; 0 if there is none."""
+    unclaimable_runs: int
+    """Due for long, and of a shape that no living process knows."""
     steps: tuple[StepTotals, ...]

@@ -99,9 +99,9 @@ class RunProgress:
         cost = _cost(usage, cost_usd)
         await self._retries.submit(lease, step=step, error=error, delay_s=delay_s, **cost)
 
-    async def release_run(self, lease: Lease) -> None:
+    async def release_run(self, lease: Lease, *, delay_s: float = 0.0) -> None:
         """Give a run back."""
-        await self._releases.submit(lease)
+        await self._releases.submit(lease, delay_s=delay_s)
 
     async def fail_run(
         self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal

@@ -16,19 +16,19 @@ from services.core.runs.encoding import (
     encode_json,
     storable_text,
 )
-from services.core.runs.models import Event, Failure, Json, Page, Run, StepRecord
+from services.core.runs.models import Event, Failure, Json, Page, PastAttempt, Run, StepRecord
 from services.core.runs.sql import statement
 from services.core.runs.states import EventType, FailureReason, RunState, StepState
 from services.core.usage import Usage
 
-# A run and its steps in one statement, so that both are of the same moment.
-RUN_WITH_STEPS = """
-    SELECT runs.*, (
-        SELECT jsonb_agg(to_jsonb(steps) || jsonb_build_object('cost_usd', cost_usd::text)
-                         ORDER BY position)
-          FROM steps WHERE steps.run_id = runs.id) AS steps
-      FROM runs
+STEPS_OF_RUN = """
+    (SELECT jsonb_agg(to_jsonb(steps) || jsonb_build_object('cost_usd', steps.cost_usd::text)
+                      ORDER BY position)
+       FROM steps WHERE steps.run_id = runs.id)
 """
+
+# A run and its steps in one statement, so that both are of the same moment.
+RUN_WITH_STEPS = f"SELECT runs.*, {STEPS_OF_RUN} AS steps FROM runs"  # noqa: S608 - a constant
 
 GET_RUN = statement(f"{RUN_WITH_STEPS} WHERE id = :run_id AND key_id = :key_id")
 
@@ -37,6 +37,7 @@ LIST_RUNS = f"""
     {RUN_WITH_STEPS}
      WHERE key_id = :key_id
        AND (CAST(:pipeline AS text) IS NULL OR pipeline = :pipeline)
+       AND (CAST(:reason AS text) IS NULL OR failure ->> 'reason' = :reason)
        AND (CAST(:before AS uuid) IS NULL OR id < :before)
        {{state}}
      ORDER BY id DESC
@@ -48,6 +49,16 @@ LIST_RUNS_IN: dict[RunState | None, TextClause] = {
 LIST_RUNS_IN |= {
     state: statement(LIST_RUNS.format(state=f"AND state = :run_{state}")) for state in RunState
 }
+
+# A row also for a run that was never replayed: without a number.
+LIST_HISTORY = statement(
+    """
+    SELECT run_history.*
+      FROM runs LEFT JOIN run_history ON run_history.run_id = runs.id
+     WHERE runs.id = :run_id AND runs.key_id = :key_id
+     ORDER BY number
+    """
+)
 
 LIST_EVENTS = statement(
     """
@@ -79,6 +90,7 @@ class RunReader:
         *,
         state: RunState | None,
         pipeline: str | None,
+        reason: FailureReason | None,
         cursor: str | None,
         limit: int,
     ) -> Page[Run]:
@@ -88,12 +100,20 @@ class RunReader:
             {
                 "key_id": key_id,
                 "pipeline": None if pipeline is None else storable_text(pipeline),
+                "reason": reason,
                 "before": None if cursor is None else decode_id_cursor(cursor),
                 "up_to": limit + 1,
             },
         )
         found = tuple(_run(row) for row in rows[:limit])
         return Page(found, encode_cursor(id=found[-1].id) if len(rows) > limit else None)
+
+    async def list_history(self, key_id: UUID, run_id: UUID) -> list[PastAttempt]:
+        """What a run was before each of its replays."""
+        rows = await self._database.fetch(LIST_HISTORY, {"key_id": key_id, "run_id": run_id})
+        if not rows:
+            raise RunNotFoundError
+        return [_past_attempt(row) for row in rows if row.number is not None]
 
     async def list_events(self, after: Mapping[UUID, int], *, limit: int) -> list[Event]:
         """Events of several runs, each after its own seq."""
@@ -134,11 +154,27 @@ def _run(row: Row[Any]) -> Run:
         budget_usd=row.budget_usd,
         attempts=row.attempts,
         crashes=row.crashes,
+        lapses=row.lapses,
+        replays=row.replays,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
         next_at=row.next_at if state is RunState.QUEUED else None,
         trace_id=trace_id_of(row.traceparent),
+    )
+
+
+def _past_attempt(row: Row[Any]) -> PastAttempt:
+    """A past attempt from its row."""
+    return PastAttempt(
+        number=row.number,
+        state=RunState(row.state),
+        input=row.input,
+        output=row.output,
+        failure=None if row.failure is None else _failure(row.failure),
+        steps=tuple(_step(step) for step in row.steps),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
     )
 
 

@@ -71,7 +71,8 @@ RECORD_TEXTS = _fenced(
     """,
 )
 
-# A step is done. The first writer wins: told a second time, nothing changes.
+# A step is done. The first writer wins: told a second time, nothing changes. The run has come on,
+# so what its process died of before was not this run.
 RECORD_CHECKPOINTS = _fenced(
     Transition.CHECKPOINT,
     "step text, output jsonb, :cost_columns",
@@ -85,7 +86,7 @@ RECORD_CHECKPOINTS = _fenced(
            AND steps.state <> :step_succeeded
      RETURNING steps.run_id, steps.name),
     changed AS (
-        UPDATE runs SET event_seq = event_seq + 1, :add_cost_to_runs
+        UPDATE runs SET lapses = 0, event_seq = event_seq + 1, :add_cost_to_runs
           FROM done JOIN item USING (run_id)
          WHERE runs.id = done.run_id
      RETURNING runs.id AS run_id, runs.event_seq),
@@ -156,16 +157,19 @@ RETRY_RUNS = _fenced(
     """,
 )
 
-# A stopping worker gives the run back: neither a crash nor a failed try.
+# A worker that stops, or that does not know the run's shape, gives it back: neither a crash nor a
+# failed try.
 RELEASE_RUNS = _fenced(
     Transition.RELEASE,
-    "nothing text",
+    "delay_s double precision",
     """
     changed AS (
         UPDATE runs
            SET state = :release_target, lease_owner = NULL, lease_until = NULL,
-               next_at = now(), hint_at = now()
-          FROM held WHERE runs.id = held.run_id
+               next_at = now() + make_interval(secs => item.delay_s),
+               hint_at = now() + make_interval(secs => item.delay_s)
+          FROM held JOIN item USING (run_id)
+         WHERE runs.id = held.run_id
      RETURNING runs.id AS run_id),
     stopped AS (
         UPDATE steps SET state = :step_pending FROM changed

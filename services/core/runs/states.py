@@ -58,11 +58,14 @@ class Transition(StrEnum):
     FINISH = "finish"
     FAIL = "fail"
     CANCEL = "cancel"
+    EXPIRE = "expire"
+    REPLAY = "replay"
 
 
 NEXT_STATE: dict[tuple[RunState, Transition], RunState] = {
     (RunState.QUEUED, Transition.CLAIM): RunState.RUNNING,
     (RunState.QUEUED, Transition.CANCEL): RunState.CANCELLED,
+    (RunState.QUEUED, Transition.EXPIRE): RunState.FAILED,
     (RunState.RUNNING, Transition.CHECKPOINT): RunState.RUNNING,
     (RunState.RUNNING, Transition.RELEASE): RunState.QUEUED,
     (RunState.RUNNING, Transition.RETRY): RunState.QUEUED,
@@ -71,6 +74,9 @@ NEXT_STATE: dict[tuple[RunState, Transition], RunState] = {
     (RunState.RUNNING, Transition.FINISH): RunState.SUCCEEDED,
     (RunState.RUNNING, Transition.FAIL): RunState.FAILED,
     (RunState.RUNNING, Transition.CANCEL): RunState.CANCELLED,
+    (RunState.RUNNING, Transition.EXPIRE): RunState.FAILED,
+    (RunState.FAILED, Transition.REPLAY): RunState.QUEUED,
+    (RunState.CANCELLED, Transition.REPLAY): RunState.QUEUED,
 }
 
 FINAL_STATES = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})

@@ -1,44 +1,41 @@
 """The record's only writer: a method is a transaction; a state change writes row and event."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.core.db import Database
-from services.core.errors import RunNotCancellableError
 from services.core.runs.acceptance import RunAcceptance, accepted_run
-from services.core.runs.cancelling import cancel_run
 from services.core.runs.claims import RunClaims
-from services.core.runs.emails import EmailReader
+from services.core.runs.client_record import ClientRecord
 from services.core.runs.key_records import KeyRecords
 from services.core.runs.models import (
     ApiKey,
     Checkpoint,
     DueHint,
-    Email,
-    Event,
     Failure,
     Heartbeat,
     Json,
     Lease,
     NewEmail,
     NewRun,
-    Page,
     Run,
     RunTotals,
 )
 from services.core.runs.progress import RunProgress
-from services.core.runs.reading import RunReader
-from services.core.runs.states import RunState
+from services.core.runs.replays import RunReplays
 from services.core.runs.sweeps import RunSweeps
 from services.core.runs.vitals import Vitals
 from services.core.usage import Usage
 
+PATIENT_TIMEOUT_S = 5.0
+"""Seconds that counting and sweeping may take: no client waits for them, and they touch many rows."""
 
-class RunStore:
+
+class RunStore(ClientRecord):
     """Accepts, claims, checkpoints and ends runs.
 
     Every method raises StoreUnavailableError when PostgreSQL does not answer in time; a change may
@@ -48,7 +45,7 @@ class RunStore:
     A store belongs to one event loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by name
         self,
         engine: AsyncEngine,
         *,
@@ -56,6 +53,7 @@ class RunStore:
         max_crashes: int,
         rehint_after_s: float,
         max_queued_runs: int,
+        run_timeout_s: float = 86400.0,
         timeout_s: float = 4.0,
     ) -> None:
         """Take the engine; nothing connects yet.
@@ -63,29 +61,40 @@ class RunStore:
         Args:
             engine: From services.core.db.create_engine; `close` disposes of it.
             lease_ttl_s: Seconds until a silent worker loses its runs.
-            max_crashes: Lapsed leases after which a run fails with reason `crashed`.
+            max_crashes: Deaths put down to a run after which it fails with reason `crashed`.
             rehint_after_s: Seconds after which a due run without a taker is hinted again.
             max_queued_runs: Queued runs above which no more are accepted.
+            run_timeout_s: Seconds from the first claim of an attempt to its deadline.
             timeout_s: Seconds that a transaction may take, the wait for a connection included.
         """
-        self._database = Database(engine, timeout_s=timeout_s)
-        self._acceptance = RunAcceptance(
-            self._database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
+        database = Database(engine, timeout_s=timeout_s)
+        patient = Database(engine, timeout_s=max(timeout_s, PATIENT_TIMEOUT_S))
+        acceptance = RunAcceptance(
+            database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
         )
+        super().__init__(database, RunReplays(database, acceptance, rehint_after_s=rehint_after_s))
+        self._database = database
+        self._acceptance = acceptance
         self._progress = RunProgress(self._database)
         self._claims = RunClaims(
-            self._database, lease_ttl_s=lease_ttl_s, release=self._progress.release_run
+            self._database,
+            lease_ttl_s=lease_ttl_s,
+            run_timeout_s=run_timeout_s,
+            release=self._progress.release_run,
         )
         self._sweeps = RunSweeps(
-            self._database,
+            patient,
             lease_ttl_s=lease_ttl_s,
             max_crashes=max_crashes,
             rehint_after_s=rehint_after_s,
         )
-        self._reader = RunReader(self._database)
-        self._emails = EmailReader(self._database)
         self._keys = KeyRecords(self._database)
-        self._vitals = Vitals(self._database)
+        self._vitals = Vitals(
+            self._database,
+            counting=patient,
+            lease_ttl_s=lease_ttl_s,
+            rehint_after_s=rehint_after_s,
+        )
 
     async def close(self) -> None:
         """Wait for what is being written, then close the connections."""
@@ -111,15 +120,29 @@ class RunStore:
 
     # --- execute (worker) ---------------------------------------------------------------------
 
-    async def claim_due_runs(self, *, owner: str, limit: int) -> list[Lease]:
-        """Take up to `limit` due, not isolated runs; higher priority first, then earlier due."""
-        return await self._claims.claim_due_runs(owner=owner, limit=limit)
+    async def claim_due_runs(
+        self, *, owner: str, limit: int, shapes: Collection[str]
+    ) -> list[Lease]:
+        """Take up to `limit` due, not isolated runs; higher priority first, then earlier due.
 
-    async def claim_isolated_run(self, run_id: UUID, *, owner: str) -> Lease | None:
-        """Take one suspect run (is_isolated) if it is due."""
-        return await self._claims.claim_isolated_run(run_id, owner=owner)
+        Args:
+            owner: The process, by a name that no other start of it has.
+            limit: Runs that it has room for.
+            shapes: What it can execute. It gets other runs only if their shape is unknown.
+        """
+        return await self._claims.claim_due_runs(owner=owner, limit=limit, shapes=shapes)
 
-    async def renew_leases(self, leases: Sequence[Lease]) -> set[UUID]:
+    async def claim_isolated_run(
+        self, run_id: UUID, *, owner: str, shapes: Collection[str]
+    ) -> Lease | None:
+        """Take one suspect run (is_isolated) if it is due, and of one of the shapes."""
+        return await self._claims.claim_isolated_run(run_id, owner=owner, shapes=shapes)
+
+    async def find_held(self, leases: Collection[Lease]) -> set[UUID]:
+        """The ids of runs that are still held, as renew_leases says; changes nothing."""
+        return await self._claims.find_held(leases)
+
+    async def renew_leases(self, leases: Collection[Lease]) -> set[UUID]:
         """Renew leases; the ids of runs that are still held. The rest were lost or cancelled."""
         return await self._claims.renew_leases(leases)
 
@@ -167,9 +190,12 @@ class RunStore:
             lease, step=step, error=error, delay_s=delay_s, usage=usage, cost_usd=cost_usd
         )
 
-    async def release_run(self, lease: Lease) -> None:
-        """Give a run back at once: neither a crash nor a failed try (running -> queued)."""
-        await self._progress.release_run(lease)
+    async def release_run(self, lease: Lease, *, delay_s: float = 0.0) -> None:
+        """Give a run back: neither a crash nor a failed try (running -> queued).
+
+        With a delay it is left to others for so long: who gives it back does not know its steps.
+        """
+        await self._progress.release_run(lease, delay_s=delay_s)
 
     async def fail_run(
         self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
@@ -180,92 +206,29 @@ class RunStore:
     # --- sweep --------------------------------------------------------------------------------
 
     async def requeue_lapsed_runs(self, *, limit: int = 500) -> int:
-        """Requeue runs whose lease lapsed, isolated, or fail them after `max_crashes`; how many.
+        """Requeue runs whose lease lapsed, and fail runs whose deadline has passed; how many.
 
-        Does nothing within one lease of a PostgreSQL restart or of a time when it did not answer.
+        A lapse is put down to a run that was alone in its process: a crash. The others get another
+        try, from the second lapse in a row on alone. With `max_crashes` a run fails.
+
+        Lapsed leases are left alone within one lease of a PostgreSQL restart or of a time when it
+        did not answer. `limit` is that of each kind.
         """
         return await self._sweeps.requeue_lapsed_runs(limit=limit)
+
+    async def bury_process(self, owner: str, *, culprit: UUID | None) -> int:
+        """Requeue at once what a dead process held; how many runs.
+
+        Args:
+            owner: The name under which it claimed.
+            culprit: The run whose code was on the CPU when it died. The death is put down to it: a
+                crash. Without one, or if it is held no more, each run has a lapse.
+        """
+        return await self._sweeps.bury_process(owner, culprit=culprit)
 
     async def take_due_hints(self, *, limit: int = 500) -> list[DueHint]:
         """Due runs without a fresh hint; one caller gets each, again after rehint_after_s."""
         return await self._sweeps.take_due_hints(limit=limit)
-
-    # --- clients ------------------------------------------------------------------------------
-
-    async def cancel_run(self, key_id: UUID, run_id: UUID) -> Run:
-        """End a run early; a holder finds out when it next writes or renews.
-
-        Raises:
-            RunNotFoundError: The key has no such run.
-            RunNotCancellableError: It has ended already.
-        """
-        is_cancelled = await cancel_run(self._database, key_id, run_id)
-        run = await self._reader.get_run(key_id, run_id)
-        if not is_cancelled:
-            raise RunNotCancellableError
-        return run
-
-    async def get_run(self, key_id: UUID, run_id: UUID) -> Run:
-        """One run.
-
-        Raises:
-            RunNotFoundError: The key has no such run.
-        """
-        return await self._reader.get_run(key_id, run_id)
-
-    async def list_runs(
-        self,
-        key_id: UUID,
-        *,
-        state: RunState | None = None,
-        pipeline: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page[Run]:
-        """Runs of a key, newest first.
-
-        Raises:
-            MalformedCursorError: The cursor is not one that a page gave; a ValueError.
-        """
-        return await self._reader.list_runs(
-            key_id, state=state, pipeline=pipeline, cursor=cursor, limit=limit
-        )
-
-    async def list_events(self, after: Mapping[UUID, int], *, limit: int = 1000) -> list[Event]:
-        """Events of several runs at once, each after its own seq, ordered by (run_id, seq)."""
-        return await self._reader.list_events(after, limit=limit)
-
-    async def get_email(self, key_id: UUID, email_id: UUID) -> Email:
-        """One email.
-
-        Raises:
-            RunNotFoundError: The key has no such email.
-        """
-        return await self._emails.get_email(key_id, email_id)
-
-    async def list_emails(
-        self,
-        key_id: UUID,
-        *,
-        template_type: str | None = None,
-        run_id: UUID | None = None,
-        metadata: Json | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page[Email]:
-        """Emails of a key, newest first; `metadata` must be contained in theirs.
-
-        Raises:
-            MalformedCursorError: The cursor is not one that a page gave; a ValueError.
-        """
-        return await self._emails.list_emails(
-            key_id,
-            template_type=template_type,
-            run_id=run_id,
-            metadata=metadata,
-            cursor=cursor,
-            limit=limit,
-        )
 
     # --- keys, health -------------------------------------------------------------------------
 
@@ -289,9 +252,11 @@ class RunStore:
         """Round trip in seconds."""
         return await self._vitals.ping()
 
-    async def record_heartbeat(self, *, process: str, kind: str) -> None:
-        """Note that a process (worker, beat, ...) is at work now."""
-        await self._vitals.record_heartbeat(process=process, kind=kind)
+    async def record_heartbeat(
+        self, *, process: str, kind: str, shapes: Collection[str] = ()
+    ) -> None:
+        """Note that a process (worker, beat, ...) is at work now, and what it can execute."""
+        await self._vitals.record_heartbeat(process=process, kind=kind, shapes=shapes)
 
     async def list_heartbeats(self) -> list[Heartbeat]:
         """The latest heartbeat of each process."""

@@ -1,19 +1,90 @@
 """What brings runs back that nobody is at work on."""
 
+from uuid import UUID
+
+from sqlalchemy import TextClause
+
 from services.core.clock import monotonic_s
 from services.core.db import Database
 from services.core.errors import StoreUnavailableError
 from services.core.runs.models import DueHint
 from services.core.runs.sql import statement
 
-# A lease lapsed: its holder died, or was cut off. The run goes on alone from now on, because it may
-# be what killed the process; the first time at once, then after 4, 8, ... seconds. With the last
-# crash it fails. Right after PostgreSQL itself was away, holders get the time of one lease to renew
-# first.
-REQUEUE_LAPSED_RUNS = statement(
+
+def _take_back(gone: str) -> TextClause:
+    """A statement that takes back the runs in `gone`, or ends those that may not go on.
+
+    `gone` are CTEs, the last of them `gone` itself: runs that are locked, and for each
+    `is_charged`, whether a death is put down to it, and `is_shared`, whether it lapsed and nobody
+    can say whose fault it was. Such a run goes on at once among others, and alone from the second
+    time in a row. One that is charged goes on alone: at once the first time, then after 4, 8, ...
+    seconds, and with the last crash it fails. A run fails too when its deadline has passed.
     """
-    WITH lapsed AS (
-        SELECT id, crashes + 1 AS crashes, crashes + 1 >= CAST(:max_crashes AS integer) AS is_last
+    return statement(
+        f"""
+        WITH {gone},
+        counted AS (
+            SELECT gone.*, crashes + is_charged::integer AS new_crashes,
+                   lapses + is_shared::integer AS new_lapses
+              FROM gone),
+        judged AS (
+            SELECT counted.*, step.name AS step, step.attempts AS step_attempts,
+                   CASE WHEN is_charged AND new_crashes >= CAST(:max_crashes AS integer)
+                        THEN :reason_crashed
+                        WHEN deadline_at < now() THEN :reason_timed_out END AS reason,
+                   now() + CASE WHEN is_charged AND new_crashes > 1
+                           THEN make_interval(secs => least(power(2, new_crashes), 30))
+                           ELSE interval '0' END AS new_next_at
+              FROM counted
+              LEFT JOIN LATERAL (
+                  SELECT name, attempts FROM steps
+                   WHERE run_id = counted.id AND state <> :step_succeeded
+                   ORDER BY position LIMIT 1) AS step ON true),
+        changed AS (
+            UPDATE runs
+               SET crashes = new_crashes, lapses = new_lapses,
+                   is_isolated = runs.is_isolated OR is_charged OR new_lapses >= 2,
+                   lease_owner = NULL, lease_until = NULL,
+                   next_at = new_next_at, hint_at = new_next_at,
+                   state = CASE reason WHEN :reason_crashed THEN :crash_out_target
+                                       WHEN :reason_timed_out THEN :expire_target
+                                       ELSE :lapse_target END,
+                   finished_at = CASE WHEN reason IS NOT NULL THEN now() END,
+                   event_seq = event_seq + CASE WHEN reason IS NULL THEN 0 ELSE 1 END,
+                   failure = CASE WHEN reason IS NOT NULL THEN jsonb_build_object(
+                       'reason', reason, 'step', step,
+                       'message', CASE reason WHEN :reason_crashed THEN message
+                                  ELSE 'The run did not end before its deadline.' END,
+                       'attempts', CASE reason WHEN :reason_crashed THEN new_crashes
+                                   ELSE coalesce(step_attempts, 0) END) END
+              FROM judged
+             WHERE runs.id = judged.id
+         RETURNING runs.id, reason, event_seq, failure),
+        stopped AS (
+            UPDATE steps
+               SET state = CASE WHEN reason IS NULL THEN :step_pending ELSE :step_failed END,
+                   finished_at = CASE WHEN reason IS NOT NULL THEN now() END,
+                   error = 'The process that executed the step died.'
+              FROM changed
+             WHERE steps.run_id = changed.id AND steps.state = :step_running),
+        told AS (
+            INSERT INTO events (run_id, seq, type, data)
+            SELECT id, event_seq, :event_run_failed, failure FROM changed WHERE reason IS NOT NULL)
+        SELECT count(*) AS taken_back FROM changed
+        """  # noqa: S608 - constants of this module
+    )
+
+
+# A lease lapsed: its holder died, or was cut off. A suspect had its process to itself, so its death
+# is put down to it. Right after PostgreSQL itself was away, holders get the time of one lease to
+# renew first. A queued run needs no such grace when its deadline has passed. Nobody waits for a row
+# that another sweep, or its holder, is just changing.
+REQUEUE_LAPSED_RUNS = _take_back(
+    """
+    lapsed AS (
+        SELECT id, crashes, lapses, deadline_at, is_isolated AS is_charged,
+               NOT is_isolated AS is_shared,
+               'The process that executed the run died, and it executed nothing else.' AS message
           FROM runs
          WHERE state IN :lapse_sources AND lease_until < now()
            AND pg_postmaster_start_time()
@@ -21,38 +92,38 @@ REQUEUE_LAPSED_RUNS = statement(
          ORDER BY id
          LIMIT CAST(:up_to AS bigint)
            FOR UPDATE SKIP LOCKED),
-    delayed AS (
-        SELECT *, now() + CASE WHEN crashes = 1 THEN interval '0'
-                          ELSE make_interval(secs => least(power(2, crashes), 30)) END AS next_at
-          FROM lapsed),
-    changed AS (
-        UPDATE runs
-           SET crashes = delayed.crashes, is_isolated = true,
-               lease_owner = NULL, lease_until = NULL,
-               next_at = delayed.next_at, hint_at = delayed.next_at,
-               state = CASE WHEN is_last THEN :crash_out_target ELSE :lapse_target END,
-               finished_at = CASE WHEN is_last THEN now() END,
-               event_seq = event_seq + CASE WHEN is_last THEN 1 ELSE 0 END,
-               failure = CASE WHEN is_last THEN jsonb_build_object(
-                   'reason', :reason_crashed,
-                   'step', (SELECT name FROM steps
-                             WHERE run_id = runs.id AND steps.state = :step_running LIMIT 1),
-                   'message', 'The process that executed the run died.',
-                   'attempts', delayed.crashes) END
-          FROM delayed
-         WHERE runs.id = delayed.id
-     RETURNING runs.id, is_last, event_seq, failure),
-    stopped AS (
-        UPDATE steps
-           SET state = CASE WHEN is_last THEN :step_failed ELSE :step_pending END,
-               finished_at = CASE WHEN is_last THEN now() END,
-               error = 'The process that executed the step died.'
-          FROM changed
-         WHERE steps.run_id = changed.id AND steps.state = :step_running),
-    told AS (
-        INSERT INTO events (run_id, seq, type, data)
-        SELECT id, event_seq, :event_run_failed, failure FROM changed WHERE is_last)
-    SELECT count(*) AS requeued FROM changed
+    overdue AS (
+        SELECT id, crashes, lapses, deadline_at, false, false, ''
+          FROM runs
+         WHERE state = :run_queued AND deadline_at < now()
+         ORDER BY deadline_at
+         LIMIT CAST(:up_to AS bigint)
+           FOR UPDATE SKIP LOCKED),
+    gone AS (SELECT * FROM lapsed UNION ALL SELECT * FROM overdue)
+    """
+)
+
+# A process is known to be dead, and perhaps which run it died of. That one pays for all; if it is
+# not there (any more), nobody can say. Whoever writes for the dead process is waited for.
+BURY_PROCESS = _take_back(
+    """
+    dead AS (
+        SELECT * FROM runs
+         WHERE state IN :lapse_sources AND lease_owner = :owner
+         ORDER BY id
+           FOR UPDATE),
+    verdict AS (
+        SELECT EXISTS (SELECT FROM dead WHERE id = CAST(:culprit AS uuid)) AS is_known),
+    gone AS (
+        SELECT id, crashes, lapses, deadline_at,
+               CASE WHEN is_known THEN id = CAST(:culprit AS uuid) ELSE is_isolated END
+                   AS is_charged,
+               NOT is_known AND NOT is_isolated AS is_shared,
+               CASE WHEN is_known
+                    THEN 'The process that executed the run died while it was on the CPU.'
+                    ELSE 'The process that executed the run died, and it executed nothing else.'
+               END AS message
+          FROM dead, verdict)
     """
 )
 
@@ -75,7 +146,7 @@ TAKE_DUE_HINTS = statement(
 
 
 class RunSweeps:
-    """Requeues and hints. RunStore says what each method promises."""
+    """Takes runs back and hints them. RunStore says what each method promises."""
 
     def __init__(
         self, database: Database, *, lease_ttl_s: float, max_crashes: int, rehint_after_s: float
@@ -87,7 +158,7 @@ class RunSweeps:
         self._absent_at_s: float | None = None
 
     async def requeue_lapsed_runs(self, *, limit: int) -> int:
-        """Requeue or fail runs whose lease lapsed; how many."""
+        """Take back or fail runs whose lease lapsed or whose deadline passed; how many."""
         if self._is_after_absence():
             return 0
         try:
@@ -98,7 +169,14 @@ class RunSweeps:
         except StoreUnavailableError:
             self._absent_at_s = monotonic_s()
             raise
-        return int(rows[0].requeued)
+        return int(rows[0].taken_back)
+
+    async def bury_process(self, owner: str, *, culprit: UUID | None) -> int:
+        """Take back or fail all runs of a process; how many."""
+        rows = await self._database.fetch(
+            BURY_PROCESS, {"owner": owner, "culprit": culprit, "max_crashes": self._max_crashes}
+        )
+        return int(rows[0].taken_back)
 
     async def take_due_hints(self, *, limit: int) -> list[DueHint]:
         """The runs to hint now."""

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -93,7 +94,18 @@ runs = Table(
     Column("budget_usd", Numeric),
     *_cost(),
     Column("attempts", Integer, nullable=False, server_default=ZERO, comment="times claimed"),
-    Column("crashes", Integer, nullable=False, server_default=ZERO, comment="leases that lapsed"),
+    Column(
+        "crashes", Integer, nullable=False, server_default=ZERO, comment="deaths put down to it"
+    ),
+    Column(
+        "lapses",
+        Integer,
+        nullable=False,
+        server_default=ZERO,
+        comment="deaths in a row, since its last checkpoint, that nobody could put down to one run",
+    ),
+    Column("replays", Integer, nullable=False, server_default=ZERO),
+    Column("shape", Text, comment="pipeline and steps; empty if it was accepted before shapes"),
     Column("is_isolated", Boolean, nullable=False, server_default=text("false")),
     Column("fence", BigInteger, nullable=False, server_default=ZERO, comment="only ever grows"),
     Column("lease_owner", Text),
@@ -111,6 +123,11 @@ runs = Table(
     _moment("created_at"),
     _moment("started_at", is_optional=True),
     _moment("finished_at", is_optional=True),
+    Column(
+        "deadline_at",
+        DateTime(timezone=True),
+        comment="set with the first claim of an attempt; it fails after that",
+    ),
     _one_of("state", RunState),
     # Room on each page for the next version of a row, so that events, heartbeats and checkpoints,
     # which touch no indexed column, write no index (HOT updates). lease_until is in no index for
@@ -132,9 +149,24 @@ Index(
     postgresql_where=text("state = 'queued' AND NOT is_isolated"),
 )
 Index("runs_hints", runs.c.hint_at, postgresql_where=text("state = 'queued'"))
+Index("runs_deadlines", runs.c.deadline_at, postgresql_where=text("state = 'queued'"))
 Index("runs_running", runs.c.id, postgresql_where=text("state = 'running'"))
 Index("runs_owner", runs.c.key_id, runs.c.id)
 Index("runs_failed", runs.c.key_id, runs.c.id, postgresql_where=text("state = 'failed'"))
+
+run_history = Table(
+    "run_history",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, comment="1, 2, 3, ... within the run"),
+    Column("state", Text, nullable=False),
+    Column("input", JSONB, nullable=False),
+    Column("output", JSONB),
+    Column("failure", JSONB),
+    Column("steps", JSONB, nullable=False, comment="the rows of its steps, in order"),
+    _moment("started_at", is_optional=True),
+    _moment("finished_at", is_optional=True),
+)
 
 steps = Table(
     "steps",
@@ -190,4 +222,11 @@ heartbeats = Table(
     Column("process", Text, primary_key=True),
     Column("kind", Text, nullable=False),
     _moment("at"),
+    Column(
+        "shapes",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="what it can execute",
+    ),
 )

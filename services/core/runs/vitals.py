@@ -1,6 +1,7 @@
 """The record in numbers, and which processes are alive."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Row
@@ -16,8 +17,10 @@ PING = statement("SELECT 1")
 
 RECORD_HEARTBEAT = statement(
     """
-    INSERT INTO heartbeats (process, kind) VALUES (:process, :kind)
-        ON CONFLICT (process) DO UPDATE SET kind = excluded.kind, at = now()
+    INSERT INTO heartbeats (process, kind, shapes)
+    VALUES (:process, :kind, CAST(:shapes AS text[]))
+        ON CONFLICT (process) DO UPDATE
+       SET kind = excluded.kind, shapes = excluded.shapes, at = now()
     """
 )
 
@@ -40,7 +43,14 @@ COUNT_RUNS = statement(
 COUNT_DUE_RUNS = statement(
     """
     SELECT count(*) AS runs,
-           coalesce(extract(epoch FROM now() - min(next_at)), 0)::double precision AS oldest_age_s
+           coalesce(extract(epoch FROM now() - min(next_at)), 0)::double precision AS oldest_age_s,
+           count(*) FILTER (
+               WHERE next_at < now() - make_interval(secs => CAST(:overdue_s AS double precision))
+                 AND shape <> ALL (ARRAY(
+                         SELECT unnest(shapes) FROM heartbeats
+                          WHERE at > now()
+                                - make_interval(secs => CAST(:fresh_s AS double precision))))
+           ) AS unclaimable_runs
       FROM runs
      WHERE state = :run_queued AND next_at <= now()
     """
@@ -74,8 +84,20 @@ TOTALS_MAX_AGE_S = 5.0
 class Vitals:
     """Counts and heartbeats. RunStore says what each method promises."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, counting: Database, lease_ttl_s: float, rehint_after_s: float
+    ) -> None:
+        """Take what counting needs.
+
+        Args:
+            database: Where the record is.
+            counting: The same, with more patience.
+            lease_ttl_s: Seconds of silence after which a process counts as dead.
+            rehint_after_s: Seconds after which a due run should have found a taker.
+        """
         self._database = database
+        self._counting_database = counting
+        self._times = {"fresh_s": lease_ttl_s, "overdue_s": rehint_after_s}
         self._totals: RunTotals | None = None
         self._counted_at_s = 0.0
         self._counting: asyncio.Task[RunTotals] | None = None
@@ -86,9 +108,11 @@ class Vitals:
         await self._database.fetch(PING)
         return monotonic_s() - began_s
 
-    async def record_heartbeat(self, *, process: str, kind: str) -> None:
+    async def record_heartbeat(self, *, process: str, kind: str, shapes: Collection[str]) -> None:
         """Note that a process is at work now."""
-        await self._database.fetch(RECORD_HEARTBEAT, {"process": process, "kind": kind})
+        await self._database.fetch(
+            RECORD_HEARTBEAT, {"process": process, "kind": kind, "shapes": sorted(shapes)}
+        )
 
     async def list_heartbeats(self) -> list[Heartbeat]:
         """The latest heartbeat of each process."""
@@ -105,9 +129,10 @@ class Vitals:
 
     async def _count(self) -> RunTotals:
         """Ask PostgreSQL."""
-        runs = await self._database.fetch(COUNT_RUNS)
-        due = (await self._database.fetch(COUNT_DUE_RUNS))[0]
-        steps = await self._database.fetch(COUNT_STEPS)
+        database = self._counting_database
+        runs = await database.fetch(COUNT_RUNS)
+        due = (await database.fetch(COUNT_DUE_RUNS, self._times))[0]
+        steps = await database.fetch(COUNT_STEPS)
         by_state = dict.fromkeys(RunState, 0)
         by_reason = dict.fromkeys(FailureReason, 0)
         for row in runs:
@@ -119,6 +144,7 @@ class Vitals:
             failures_by_reason=by_reason,
             due_runs=due.runs,
             oldest_due_age_s=due.oldest_age_s,
+            unclaimable_runs=due.unclaimable_runs,
             steps=tuple(_step_totals(row) for row in steps),
         )
         self._counted_at_s = monotonic_s()

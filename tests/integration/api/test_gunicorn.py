@@ -20,12 +20,13 @@ from uuid_utils.compat import uuid7
 
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
-from services.core.runs.models import Checkpoint, Lease, NewEmail
+from services.core.runs.models import Checkpoint, Lease, NewEmail, shape_of
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 from tests.integration.api.conftest import RUN, Gunicorn, run_keys
 
 STEPS = ("parse_template", "research", "compose_email")
+SHAPE = shape_of("outreach_email", STEPS)
 NO_COST = Decimal(0)
 
 
@@ -45,7 +46,7 @@ async def get(client: httpx.Client, path: str) -> Any:
 
 async def claim(store: RunStore, run_id: UUID) -> Lease:
     """Take one run as a worker does; others are taken along and left."""
-    for lease in await store.claim_due_runs(owner="test", limit=100):
+    for lease in await store.claim_due_runs(owner="test", limit=100, shapes=(SHAPE,)):
         if lease.run_id == run_id:
             return lease
     raise AssertionError(f"{run_id} is not due")

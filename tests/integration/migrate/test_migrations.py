@@ -52,9 +52,9 @@ async def test_migrations_go_up_and_down_and_up_again(empty_database: PostgresSe
         partial(command.downgrade, revision="base"),
     )
 
-    assert await run(empty_database, up) == ("empty", "0001")
+    assert await run(empty_database, up) == ("empty", "0002")
     full = await inspected(empty_database, tables)
-    assert await run(empty_database, down) == ("0001", "empty")
+    assert await run(empty_database, down) == ("0002", "empty")
     assert await inspected(empty_database, tables) == ["alembic_version"]
     await run(empty_database, up)
 
@@ -122,4 +122,4 @@ async def test_two_at_once_migrate_once(empty_database: PostgresSettings) -> Non
 
     results = await asyncio.gather(*(run(empty_database, up) for _ in range(3)))
 
-    assert sorted(results) == [("0001", "0001"), ("0001", "0001"), ("empty", "0001")]
+    assert sorted(results) == [("0002", "0002"), ("0002", "0002"), ("empty", "0002")]

@@ -3,11 +3,12 @@
 from decimal import Decimal
 from typing import Any
 
-from services.core.runs.models import ApiKey, Event, Lease, NewRun, Run
+from services.core.runs.models import ApiKey, Event, Lease, NewRun, Run, shape_of
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 
 STEPS = ("parse", "research", "compose")
+SHAPES = tuple(shape_of(pipeline, STEPS) for pipeline in ("outreach_email", "a", "b"))
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 USAGE = Usage(input_tokens=100, output_tokens=20, cache_read_input_tokens=3)
 COST = Decimal("0.00042")
@@ -35,7 +36,7 @@ async def accept(store: RunStore, api_key: ApiKey, **fields: Any) -> Run:
 
 async def claim(store: RunStore) -> Lease:
     """Take the one run that is due."""
-    [lease] = await store.claim_due_runs(owner="w1", limit=10)
+    [lease] = await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES)
     return lease
 
 

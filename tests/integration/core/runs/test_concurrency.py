@@ -15,7 +15,16 @@ from services.core.runs.states import FINAL_EVENTS, EventType, RunState
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 from tests.integration.conftest import StoreFactory
-from tests.integration.core.runs.pieces import COST, STEPS, USAGE, accept, claim, events_of, new_run
+from tests.integration.core.runs.pieces import (
+    COST,
+    SHAPES,
+    STEPS,
+    USAGE,
+    accept,
+    claim,
+    events_of,
+    new_run,
+)
 
 
 async def test_no_run_is_claimed_twice(open_store: StoreFactory, api_key: ApiKey) -> None:
@@ -25,7 +34,9 @@ async def test_no_run_is_claimed_twice(open_store: StoreFactory, api_key: ApiKey
 
     async def claim_all(number: int) -> list[Lease]:
         taken = []
-        while leases := await stores[number].claim_due_runs(owner=f"w{number}", limit=7):
+        while leases := await stores[number].claim_due_runs(
+            owner=f"w{number}", limit=7, shapes=SHAPES
+        ):
             taken += leases
         return taken
 
@@ -38,14 +49,13 @@ async def test_no_run_is_claimed_twice(open_store: StoreFactory, api_key: ApiKey
 
 async def test_one_isolated_run_has_one_winner(open_store: StoreFactory, api_key: ApiKey) -> None:
     """A doubled hint for a suspect run starts it once."""
-    stores = [open_store(lease_ttl_s=0.05) for _ in range(4)]
+    stores = [open_store() for _ in range(4)]
     run = await accept(stores[0], api_key)
     await claim(stores[0])
-    await asyncio.sleep(0.1)
-    assert await stores[0].requeue_lapsed_runs() == 1
+    assert await stores[0].bury_process("w1", culprit=run.id) == 1
 
     leases = await asyncio.gather(
-        *(store.claim_isolated_run(run.id, owner="i") for store in stores)
+        *(store.claim_isolated_run(run.id, owner="i", shapes=SHAPES) for store in stores)
     )
 
     assert len([lease for lease in leases if lease]) == 1
@@ -91,7 +101,10 @@ async def test_locks_are_taken_in_the_order_of_ids(
     """A batch that waits for one run holds none with a higher id: so nobody waits in a circle."""
     store = open_store()
     first, second = [(await accept(store, api_key)).id for _ in range(2)]
-    leases = {lease.run_id: lease for lease in await store.claim_due_runs(owner="w", limit=2)}
+    leases = {
+        lease.run_id: lease
+        for lease in await store.claim_due_runs(owner="w", limit=2, shapes=SHAPES)
+    }
     backwards = [leases[second], leases[first]]
     lock = text("SELECT FROM runs WHERE id = :id FOR UPDATE NOWAIT")
     engine = create_engine(fresh_database)
@@ -144,7 +157,7 @@ async def test_events_have_no_gaps_under_concurrency(
     """Texts of many runs, written at once by the batch, count 1, 2, 3, ... in each run."""
     store = open_store()
     runs = [await accept(store, api_key) for _ in range(20)]
-    leases = await store.claim_due_runs(owner="w1", limit=20)
+    leases = await store.claim_due_runs(owner="w1", limit=20, shapes=SHAPES)
 
     async def stream(lease: Lease) -> None:
         await store.start_step(lease, "parse")
@@ -186,7 +199,7 @@ async def test_whole_lives_at_once_while_leases_are_renewed(
         await store.finish_run(lease, {})
 
     async def work(store: RunStore) -> None:
-        while leases := await store.claim_due_runs(owner="w", limit=25):
+        while leases := await store.claim_due_runs(owner="w", limit=25, shapes=SHAPES):
             held.extend(leases)
             await asyncio.gather(*(execute(store, lease) for lease in leases))
 
@@ -244,7 +257,7 @@ async def test_a_cancelled_claim_leaves_no_orphan(
     store = open_store()
     runs = [await accept(store, api_key) for _ in range(10)]
     for delay_s in (0, 0.0005, 0.001, 0.002, 0.004):
-        claiming = asyncio.create_task(store.claim_due_runs(owner="w1", limit=10))
+        claiming = asyncio.create_task(store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES))
         await asyncio.sleep(delay_s)
         claiming.cancel()
         await asyncio.gather(claiming, return_exceptions=True)

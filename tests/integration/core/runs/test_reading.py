@@ -12,7 +12,7 @@ from services.core.runs.models import ApiKey, Checkpoint, Email, Failure, NewEma
 from services.core.runs.states import FailureReason, RunState
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
-from tests.integration.core.runs.pieces import COST, USAGE, accept, claim
+from tests.integration.core.runs.pieces import COST, SHAPES, USAGE, accept, claim
 
 
 async def test_runs_come_newest_first_in_pages(store: RunStore, api_key: ApiKey) -> None:
@@ -93,7 +93,7 @@ async def test_events_of_several_runs_come_after_their_own_seq(
 ) -> None:
     """One query serves many watchers, each from where it was."""
     first, second = await accept(store, api_key), await accept(store, api_key)
-    await store.claim_due_runs(owner="w1", limit=2)
+    await store.claim_due_runs(owner="w1", limit=2, shapes=SHAPES)
 
     events = await store.list_events({first.id: 0, second.id: 1})
 

@@ -24,9 +24,11 @@ from services.core.db import create_engine
 from services.core.errors import (
     IdempotencyConflictError,
     LeaseLostError,
+    ReplayStepError,
     RunNotCancellableError,
+    RunNotReplayableError,
 )
-from services.core.runs.models import ApiKey, Checkpoint, Failure, Lease, NewRun
+from services.core.runs.models import ApiKey, Checkpoint, Failure, Lease, NewRun, shape_of
 from services.core.runs.states import (
     FINAL_STATES,
     NEXT_STATE,
@@ -41,9 +43,11 @@ from services.core.usage import Usage
 
 Result = TypeVar("Result")
 STEPS = ("one", "two")
+SHAPES = (shape_of("p", STEPS),)
 USAGE = Usage(input_tokens=1)
 COST = Decimal("0.1")
 MAX_CRASHES = 2
+RUN_TIMEOUT_S = 3600
 LEASE_TTL_S = 0.001  # every lease has lapsed by the time that somebody sweeps
 
 
@@ -64,7 +68,13 @@ class ModelRun:
 
     state: RunState = RunState.QUEUED
     fence: int = 0
+    owner: str = ""
     crashes: int = 0
+    lapses: int = 0
+    is_isolated: bool = False
+    replays: int = 0
+    has_started: bool = False
+    reason: FailureReason | None = None
     attempts: int = 0
     is_due: bool = True
     paid: int = 0
@@ -84,8 +94,42 @@ class ModelRun:
         self.go(Transition.CLAIM)
         self.fence += 1
         self.attempts += 1
-        if self.attempts == 1:
+        if not self.has_started:
             self.events.append(EventType.RUN_STARTED)
+        self.has_started = True
+
+    def lose_holder(self, *, is_charged: bool, is_shared: bool, is_overdue: bool) -> None:
+        """The process is dead; whose fault was it?"""
+        self.crashes += is_charged
+        self.lapses += is_shared
+        self.is_isolated = self.is_isolated or is_charged or self.lapses >= 2
+        self.is_due = True
+        if is_charged and self.crashes >= MAX_CRASHES:
+            self.end_badly(Transition.CRASH_OUT, FailureReason.CRASHED)
+        elif is_overdue:
+            self.end_badly(Transition.EXPIRE, FailureReason.TIMED_OUT)
+        else:
+            self.go(Transition.LAPSE)
+            self.stop_steps(StepState.PENDING)
+
+    def end_badly(self, transition: Transition, reason: FailureReason) -> None:
+        """Nobody holds the run, and nobody will."""
+        self.go(transition)
+        self.reason = reason
+        self.events.append(EventType.RUN_FAILED)
+        self.stop_steps(StepState.FAILED)
+
+    def begin_again(self, start: int) -> None:
+        """A replay: the same run, a new attempt."""
+        self.go(Transition.REPLAY)
+        self.replays += 1
+        self.crashes = self.lapses = 0
+        self.is_isolated = self.is_isolated and self.reason is FailureReason.CRASHED
+        self.has_started, self.reason, self.is_due = False, None, True
+        self.events.append(EventType.RUN_QUEUED)
+        for name in STEPS[start:]:
+            step = self.steps[name]
+            step.state, step.failures, step.output = StepState.PENDING, 0, None
 
     def runs_another(self, step: str) -> bool:
         """Whether another step is running."""
@@ -100,6 +144,7 @@ class ModelRun:
                 step.state = state
 
 
+OWNERS = st.sampled_from(["w1", "w2"])
 RUN_IDS = st.runner().flatmap(lambda machine: st.sampled_from(list(machine.model)))
 # Mostly leases that hold, and some of those that were lost.
 LEASES = st.runner().flatmap(lambda machine: st.sampled_from(machine.held() * 3 + machine.leases))
@@ -119,6 +164,7 @@ class RecordMachine(RuleBasedStateMachine):
             max_crashes=MAX_CRASHES,
             rehint_after_s=3600,
             max_queued_runs=1000,
+            run_timeout_s=RUN_TIMEOUT_S,
         )
         self.model: dict[UUID, ModelRun] = {}
         self.leases: list[Lease] = []
@@ -161,7 +207,9 @@ class RecordMachine(RuleBasedStateMachine):
         expected = self.model[run_id]
         run = self.do(self.store.get_run(self.key.id, run_id))
         assert expected.state == run.state
-        assert (expected.crashes, expected.attempts) == (run.crashes, run.attempts)
+        assert (expected.crashes, expected.lapses) == (run.crashes, run.lapses)
+        assert (expected.attempts, expected.replays) == (run.attempts, run.replays)
+        assert expected.reason == (run.failure.reason if run.failure else None)
         assert Usage(input_tokens=expected.paid) == run.usage
         assert expected.paid * COST == run.cost_usd
         assert (run.finished_at is not None) == (expected.state in FINAL_STATES)
@@ -173,6 +221,8 @@ class RecordMachine(RuleBasedStateMachine):
         events = self.do(self.store.list_events({run_id: 0}))
         assert list(range(1, len(events) + 1)) == [event.seq for event in events]
         assert expected.events == [event.type for event in events]
+        history = self.do(self.store.list_history(self.key.id, run_id))
+        assert list(range(1, expected.replays + 1)) == [past.number for past in history]
 
     def fenced(self, lease: Lease, awaitable: Awaitable[Any]) -> bool:
         """Do something under a lease; whether it took effect, which the model must know before."""
@@ -198,7 +248,7 @@ class RecordMachine(RuleBasedStateMachine):
         """Somebody always holds a run: else most calls would be those of zombies."""
         if not self.held():
             self.accept(idempotency_key=None, body=b"1")
-            self.claim(limit=1)
+            self.claim(limit=1, owner="w1")
 
     @rule(
         idempotency_key=st.sampled_from([None, "a", "b"]),
@@ -228,35 +278,38 @@ class RecordMachine(RuleBasedStateMachine):
         if idempotency_key is not None:
             self.by_idempotency_key[idempotency_key] = (body, run.id)
 
-    @rule(limit=st.integers(1, 3))
-    def claim(self, limit: int) -> None:
+    @rule(limit=st.integers(1, 3), owner=OWNERS)
+    def claim(self, limit: int, owner: str) -> None:
         """A worker claims what is due."""
         due = [
             run_id
             for run_id, run in self.model.items()
-            if run.state is RunState.QUEUED and run.is_due and not run.crashes
+            if run.state is RunState.QUEUED and run.is_due and not run.is_isolated
         ]
-        claimed = self.do(self.store.claim_due_runs(owner="w", limit=limit))
+        claiming = self.store.claim_due_runs(owner=owner, limit=limit, shapes=SHAPES)
+        claimed = self.do(claiming)
         assert {lease.run_id for lease in claimed} <= set(due)
         assert len(claimed) == min(limit, len(due))
         for lease in claimed:
-            self.check_lease(lease)
+            self.check_lease(lease, owner)
 
     @rule(run_id=RUN_IDS)
     def claim_isolated(self, run_id: UUID) -> None:
         """An isolated worker follows a hint, which may be wrong."""
         run = self.model[run_id]
-        lease = self.do(self.store.claim_isolated_run(run_id, owner="i"))
-        is_due = run.state is RunState.QUEUED and run.is_due and run.crashes > 0
+        lease = self.do(self.store.claim_isolated_run(run_id, owner="i", shapes=SHAPES))
+        is_due = run.state is RunState.QUEUED and run.is_due and run.is_isolated
         assert is_due == (lease is not None)
         if lease is not None:
-            self.check_lease(lease)
+            self.check_lease(lease, "i")
 
-    def check_lease(self, lease: Lease) -> None:
+    def check_lease(self, lease: Lease, owner: str) -> None:
         """A lease carries what the model says."""
         self.leases.append(lease)
         run = self.model[lease.run_id]
         run.claim()
+        run.owner = owner
+        assert 0 < lease.remaining_s <= RUN_TIMEOUT_S
         assert run.fence == lease.fence
         done = {n: s.output for n, s in run.steps.items() if s.state is StepState.SUCCEEDED}
         assert done == lease.checkpoints
@@ -294,6 +347,7 @@ class RecordMachine(RuleBasedStateMachine):
             checkpoint = Checkpoint(step, {"n": number}, USAGE, COST)
             is_first = run.steps[step].state is not StepState.SUCCEEDED
             if self.fenced(lease, self.store.record_checkpoint(lease, checkpoint)) and is_first:
+                run.lapses = 0
                 run.steps[step].state = StepState.SUCCEEDED
                 run.steps[step].output = checkpoint.output
                 run.steps[step].paid += 1
@@ -327,13 +381,14 @@ class RecordMachine(RuleBasedStateMachine):
                 run.steps[step].failures += 1
                 run.steps[step].paid += 1
 
-    @rule(lease=LEASES)
-    def release(self, lease: Lease) -> None:
-        """A worker stops."""
-        if self.fenced(lease, self.store.release_run(lease)):
+    @rule(lease=LEASES, is_due=st.booleans())
+    def release(self, lease: Lease, is_due: bool) -> None:  # noqa: FBT001 - drawn
+        """A worker stops, or does not know the steps."""
+        releasing = self.store.release_run(lease, delay_s=0 if is_due else 3600)
+        if self.fenced(lease, releasing):
             run = self.model[lease.run_id]
             run.go(Transition.RELEASE)
-            run.is_due = True
+            run.is_due = is_due
             run.stop_steps(StepState.PENDING)
 
     @rule(lease=LEASES)
@@ -344,6 +399,7 @@ class RecordMachine(RuleBasedStateMachine):
         if self.fenced(lease, failing):
             run = self.model[lease.run_id]
             run.go(Transition.FAIL)
+            run.reason = failure.reason
             run.paid += 1
             run.events.append(EventType.RUN_FAILED)
             for step in run.steps.values():
@@ -368,23 +424,81 @@ class RecordMachine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         """All workers have died, and somebody notices."""
+        self.lapse(is_overdue=False)
+
+    @rule()
+    def expire(self) -> None:
+        """All workers have died, and nobody notices for a day."""
+        self.sql(
+            "UPDATE runs SET deadline_at = now() - interval '1 s' "
+            "WHERE state IN ('queued', 'running')"
+        )
+        queued = [run for run in self.model.values() if run.state is RunState.QUEUED]
+        self.lapse(is_overdue=True, overdue=len(queued))
+        for run in queued:
+            run.end_badly(Transition.EXPIRE, FailureReason.TIMED_OUT)
+
+    def lapse(self, *, is_overdue: bool, overdue: int = 0) -> None:
+        """Every lease has lapsed."""
         running = [run for run in self.model.values() if run.state is RunState.RUNNING]
         self.do(asyncio.sleep(2 * LEASE_TTL_S))
-        assert len(running) == self.do(self.store.requeue_lapsed_runs())
+        assert len(running) + overdue == self.do(self.store.requeue_lapsed_runs())
         for run in running:
-            run.crashes += 1
-            is_last = run.crashes >= MAX_CRASHES
-            run.go(Transition.CRASH_OUT if is_last else Transition.LAPSE)
-            run.is_due = True
-            run.stop_steps(StepState.FAILED if is_last else StepState.PENDING)
-            if is_last:
-                run.events.append(EventType.RUN_FAILED)
+            run.lose_holder(
+                is_charged=run.is_isolated, is_shared=not run.is_isolated, is_overdue=is_overdue
+            )
+
+    @rule(owner=OWNERS, culprit=RUN_IDS, is_known=st.booleans())
+    def bury(self, owner: str, culprit: UUID, is_known: bool) -> None:  # noqa: FBT001 - drawn
+        """A worker has died, and its watcher says so, perhaps also of which run."""
+        dead = {
+            run_id: run
+            for run_id, run in self.model.items()
+            if run.state is RunState.RUNNING and run.owner == owner
+        }
+        burying = self.store.bury_process(owner, culprit=culprit if is_known else None)
+        assert len(dead) == self.do(burying)
+        is_held = is_known and culprit in dead
+        for run_id, run in dead.items():
+            is_charged = run_id == culprit if is_held else run.is_isolated
+            is_shared = not is_held and not run.is_isolated
+            run.lose_holder(is_charged=is_charged, is_shared=is_shared, is_overdue=False)
+
+    @rule(run_id=RUN_IDS, from_step=st.sampled_from([None, *STEPS]), has_input=st.booleans())
+    def replay(
+        self,
+        run_id: UUID,
+        from_step: str | None,
+        has_input: bool,  # noqa: FBT001 - drawn
+    ) -> None:
+        """A client wants it again, from a step that may or may not do."""
+        run = self.model[run_id]
+        done = [run.steps[name].state is StepState.SUCCEEDED for name in STEPS]
+        usable = (*done, False).index(False)
+        start = usable if from_step is None else STEPS.index(from_step)
+        replaying = self.store.replay_run(
+            self.key.id,
+            run_id,
+            step_names=STEPS,
+            from_step=from_step,
+            input={"again": 1} if has_input else None,
+        )
+        if run.state not in {RunState.FAILED, RunState.CANCELLED}:
+            with pytest.raises(RunNotReplayableError):
+                self.do(replaying)
+        elif start > usable or (has_input and start):
+            with pytest.raises(ReplayStepError):
+                self.do(replaying)
+        else:
+            self.do(replaying)
+            run.begin_again(start)
 
     @rule(held=st.lists(LEASES, max_size=4))
     def renew(self, held: list[Lease]) -> None:
         """Workers give signs of life, for what they have and what they believe to have."""
         expected = {lease.run_id for lease in held if self.model[lease.run_id].holds(lease)}
 
+        assert expected == self.do(self.store.find_held(held))
         assert expected == self.do(self.store.renew_leases(held))
 
     @rule()

@@ -21,6 +21,7 @@ from services.core.usage import Usage
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import (
     COST,
+    SHAPES,
     STEPS,
     USAGE,
     accept,
@@ -117,7 +118,7 @@ async def test_a_retry_waits_and_keeps_what_the_try_cost(store: RunStore, api_ke
     assert told.type is EventType.STEP_RETRYING
     assert {"step": "parse", "attempt": 1, "error": "overloaded"}.items() <= told.data.items()
     assert datetime.fromisoformat(told.data["next_at"]) == waiting.next_at
-    assert await store.claim_due_runs(owner="w1", limit=10) == []
+    assert await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES) == []
     assert await store.take_due_hints() == []
 
 
@@ -246,7 +247,7 @@ async def test_higher_priority_goes_first_then_the_earlier(
     """Claims come by priority, and by time within it, up to the limit."""
     runs = [await accept(store, api_key, priority=priority) for priority in (0, 5, 0, 5)]
 
-    leases = await store.claim_due_runs(owner="w1", limit=3)
+    leases = await store.claim_due_runs(owner="w1", limit=3, shapes=SHAPES)
 
     assert [lease.run_id for lease in leases] == [runs[1].id, runs[3].id, runs[0].id]
 
@@ -290,7 +291,7 @@ async def test_a_cancelled_queued_run_is_never_claimed(store: RunStore, api_key:
     run = await accept(store, api_key)
     await store.cancel_run(api_key.id, run.id)
 
-    assert await store.claim_due_runs(owner="w1", limit=10) == []
+    assert await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES) == []
 
 
 async def test_another_keys_run_does_not_exist(store: RunStore, api_key: ApiKey) -> None:

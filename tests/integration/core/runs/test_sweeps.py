@@ -1,15 +1,16 @@
-"""Runs whose holder died come back, alone, and not for ever."""
+"""Runs whose lease lapsed come back, if need be alone, and not for ever."""
 
 import asyncio
 
 import pytest
 
+from services.core.clock import utc_now
 from services.core.errors import LeaseLostError
-from services.core.runs.models import ApiKey, Checkpoint, DueHint, Failure
+from services.core.runs.models import ApiKey, Checkpoint, DueHint, Failure, Lease, Run
 from services.core.runs.states import EventType, FailureReason, RunState
 from services.core.runs.store import RunStore
 from tests.integration.conftest import StoreFactory
-from tests.integration.core.runs.pieces import COST, USAGE, accept, claim, events_of
+from tests.integration.core.runs.pieces import COST, SHAPES, STEPS, USAGE, accept, claim, events_of
 
 TTL_S = 0.05
 
@@ -26,8 +27,15 @@ async def lapse(store: RunStore) -> int:
     return await store.requeue_lapsed_runs()
 
 
-async def test_a_lapsed_run_goes_on_alone(store: RunStore, api_key: ApiKey) -> None:
-    """A run whose process died is due at once, in isolation, with its checkpoints."""
+async def claim_alone(store: RunStore, run: Run) -> Lease:
+    """Take a suspect run."""
+    lease = await store.claim_isolated_run(run.id, owner="i1", shapes=SHAPES)
+    assert lease is not None
+    return lease
+
+
+async def test_a_lapsed_run_goes_on_among_others(store: RunStore, api_key: ApiKey) -> None:
+    """Nobody knows whose fault it was: the run is due at once, with its checkpoints."""
     run = await accept(store, api_key)
     lost = await claim(store)
     await store.start_step(lost, "parse")
@@ -38,15 +46,42 @@ async def test_a_lapsed_run_goes_on_alone(store: RunStore, api_key: ApiKey) -> N
     assert await lapse(store) == 0
 
     requeued = await store.get_run(api_key.id, run.id)
-    assert (requeued.state, requeued.crashes) == (RunState.QUEUED, 1)
+    assert requeued.state is RunState.QUEUED
+    assert (requeued.crashes, requeued.lapses) == (0, 1)
     assert [step.state for step in requeued.steps] == ["succeeded", "pending", "pending"]
-    assert await store.claim_due_runs(owner="w1", limit=10) == []
-    assert await store.take_due_hints() == [DueHint(run.id, is_isolated=True)]
-    lease = await store.claim_isolated_run(run.id, owner="i1")
-    assert lease is not None
+    assert await store.take_due_hints() == [DueHint(run.id, is_isolated=False)]
+    lease = await claim(store)
     assert lease.checkpoints == {"parse": {"n": 1}}
-    assert lease.step_attempts["research"] == 0  # a crash is no failed try
-    assert await store.claim_isolated_run(run.id, owner="i2") is None
+    assert lease.step_attempts["research"] == 0  # a lapse is no failed try
+
+
+async def test_the_second_lapse_in_a_row_makes_a_suspect(store: RunStore, api_key: ApiKey) -> None:
+    """A run that lapses twice without coming on goes on alone, and that is not yet a crash."""
+    run = await accept(store, api_key)
+    for _ in range(2):
+        await claim(store)
+        assert await lapse(store) == 1
+
+    suspect = await store.get_run(api_key.id, run.id)
+    assert (suspect.crashes, suspect.lapses) == (0, 2)
+    assert await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES) == []
+    assert await store.take_due_hints() == [DueHint(run.id, is_isolated=True)]
+    await claim_alone(store, run)
+    assert await store.claim_isolated_run(run.id, owner="i2", shapes=SHAPES) is None
+
+
+async def test_a_checkpoint_clears_a_run_of_suspicion(store: RunStore, api_key: ApiKey) -> None:
+    """However often its process dies, a run that comes on each time is never isolated."""
+    run = await accept(store, api_key)
+    for step in STEPS:
+        lease = await claim(store)
+        await store.start_step(lease, step)
+        await store.record_checkpoint(lease, Checkpoint(step, {}, USAGE, COST))
+        assert (await store.get_run(api_key.id, run.id)).lapses == 0
+        await lapse(store)
+
+    assert (await store.get_run(api_key.id, run.id)).lapses == 1
+    await store.finish_run(await claim(store), {})
 
 
 async def test_a_zombie_writes_nothing(store: RunStore, api_key: ApiKey) -> None:
@@ -55,8 +90,7 @@ async def test_a_zombie_writes_nothing(store: RunStore, api_key: ApiKey) -> None
     zombie = await claim(store)
     await store.start_step(zombie, "parse")
     await lapse(store)
-    holder = await store.claim_isolated_run(run.id, owner="i1")
-    assert holder is not None
+    holder = await claim(store)
     before = await store.get_run(api_key.id, run.id)
     failure = Failure(FailureReason.PERMANENT, "parse", "x", 1)
 
@@ -72,6 +106,8 @@ async def test_a_zombie_writes_nothing(store: RunStore, api_key: ApiKey) -> None
         with pytest.raises(LeaseLostError):
             await attempt
 
+    assert await store.find_held([zombie]) == await store.renew_leases([zombie]) == set()
+    assert await store.find_held([zombie, holder]) == {run.id}
     assert await store.renew_leases([zombie, holder]) == {run.id}
     assert before == await store.get_run(api_key.id, run.id)
     await store.finish_run(holder, {})
@@ -99,32 +135,52 @@ async def test_a_renewed_lease_does_not_lapse(open_store: StoreFactory, api_key:
     await store.finish_run(lease, {})
 
 
-async def test_the_last_crash_fails_the_run(store: RunStore, api_key: ApiKey) -> None:
-    """A poison run ends as crashed after three deaths; its neighbour is untouched."""
+@pytest.mark.parametrize(
+    ("evidence", "message"),
+    [
+        ("cpu", "The process that executed the run died while it was on the CPU."),
+        ("alone", "The process that executed the run died, and it executed nothing else."),
+    ],
+)
+async def test_the_last_crash_fails_the_run(
+    store: RunStore, api_key: ApiKey, evidence: str, message: str
+) -> None:
+    """A poison run ends as crashed after three deaths; the message says how that is known."""
     poison = await accept(store, api_key)
     await claim(store)
-    assert await lapse(store) == 1
-    assert await store.claim_isolated_run(poison.id, owner="i1")
-    assert await lapse(store) == 1
-    assert await store.claim_isolated_run(poison.id, owner="i1") is None  # waits after the second
-    waiting = await store.get_run(api_key.id, poison.id)
-    assert waiting.next_at is not None
-    neighbour = await accept(store, api_key)
-    third = None
-    while third is None:
-        await asyncio.sleep(0.2)
-        third = await store.claim_isolated_run(poison.id, owner="i1")
-    await store.start_step(third, "parse")
-    assert await lapse(store) == 1
+    assert await store.bury_process("w1", culprit=poison.id) == 1
+    waits = [await seconds_to_wait(store, api_key, poison)]
+    for _ in range(2):
+        third = await wait_for_claim(store, poison)
+        await store.start_step(third, "parse")
+        if evidence == "cpu":
+            assert await store.bury_process("i1", culprit=poison.id) == 1
+        else:
+            assert await lapse(store) == 1
+        waits.append(await seconds_to_wait(store, api_key, poison))
 
     failed = await store.get_run(api_key.id, poison.id)
-    assert failed.failure is not None
-    assert (failed.state, failed.crashes) == (RunState.FAILED, 3)
-    assert (failed.failure.reason, failed.failure.step) == (FailureReason.CRASHED, "parse")
-    assert failed.failure.attempts == 3
+    assert failed.failure == Failure(FailureReason.CRASHED, "parse", message, 3)
+    assert (failed.state, failed.crashes, failed.lapses) == (RunState.FAILED, 3, 0)
+    assert [0, 4, 0] == [round(wait) for wait in waits]
     assert failed.steps[0].state == "failed"
-    assert (await events_of(store, failed))[-1].type is EventType.RUN_FAILED
-    assert (await store.get_run(api_key.id, neighbour.id)).crashes == 0
+    told = (await events_of(store, failed))[-1]
+    assert (told.type, told.data["attempts"]) == (EventType.RUN_FAILED, 3)
+
+
+async def seconds_to_wait(store: RunStore, api_key: ApiKey, run: Run) -> float:
+    """How long the run has to wait yet."""
+    next_at = (await store.get_run(api_key.id, run.id)).next_at
+    return 0 if next_at is None else max(0, (next_at - utc_now()).total_seconds())
+
+
+async def wait_for_claim(store: RunStore, run: Run) -> Lease:
+    """Take a suspect run as soon as it is due."""
+    lease = None
+    while lease is None:
+        await asyncio.sleep(0.1)
+        lease = await store.claim_isolated_run(run.id, owner="i1", shapes=SHAPES)
+    return lease
 
 
 async def test_nothing_lapses_right_after_a_restart(
@@ -171,7 +227,7 @@ async def test_a_sweep_takes_no_more_than_its_limit(store: RunStore, api_key: Ap
     """A sweep after a great crash is many short transactions, not one long one."""
     for _ in range(5):
         await accept(store, api_key)
-    await store.claim_due_runs(owner="w1", limit=5)
+    await store.claim_due_runs(owner="w1", limit=5, shapes=SHAPES)
     await asyncio.sleep(2 * TTL_S)
 
     swept = [await store.requeue_lapsed_runs(limit=2) for _ in range(4)]

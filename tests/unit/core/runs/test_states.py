@@ -21,9 +21,20 @@ def test_every_transition_has_sources_and_one_target(transition: Transition) -> 
     assert {target(transition)} == targets
 
 
-def test_nothing_leaves_a_final_state() -> None:
-    """What has ended stays as it is."""
-    assert not FINAL_STATES & {state for state, _ in NEXT_STATE}
+def test_nothing_but_a_replay_leaves_a_final_state() -> None:
+    """What has ended stays as it is, until a client wants it again; success stays for good."""
+    left = {(state, name) for state, name in NEXT_STATE if state in FINAL_STATES}
+
+    assert left == {
+        (RunState.FAILED, Transition.REPLAY),
+        (RunState.CANCELLED, Transition.REPLAY),
+    }
+
+
+def test_every_state_that_is_not_final_can_pass_its_deadline() -> None:
+    """No run lasts for ever."""
+    assert set(RunState) - FINAL_STATES == set(sources(Transition.EXPIRE))
+    assert target(Transition.EXPIRE) is RunState.FAILED
 
 
 def test_every_other_state_can_be_cancelled() -> None:
