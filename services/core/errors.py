@@ -22,6 +22,7 @@ PenstockError
 │   ├── ClaudeTruncatedError
 │   └── ClaudeMalformedAnswerError
 └── StepError
+    ├── StepExitError
     ├── StepInputError
     └── StepTransientError
 
@@ -146,6 +147,10 @@ class ClaudeMalformedAnswerError(ClaudeError):
 
 class StepError(PenstockError):
     """A step could not do its work."""
+
+
+class StepExitError(StepError):
+    """The step tried to end its process."""
 
 
 class StepInputError(StepError):

@@ -1,6 +1,5 @@
 """A worker: `celery -A services.worker.app worker`, on the asyncio pool or on prefork."""
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -11,12 +10,11 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from config.research import ResearchSettings
 from services.core.claude.anthropic_claude import AnthropicClaude
-from services.core.db import create_engine
 from services.core.queue.app import create_celery_app
-from services.core.runs.store import RunStore
 from services.pipelines.registry import PIPELINES
 from services.pipelines.web import SafeWeb
 from services.worker.executor import Outside
+from services.worker.record import open_store
 from services.worker.runtime import Blueprint, Parts
 from services.worker.wiring import wire_worker
 
@@ -25,17 +23,6 @@ celery_settings = load(CelerySettings)
 postgres_settings = load(PostgresSettings)
 anthropic_settings = load(AnthropicSettings)
 research_settings = load(ResearchSettings)
-
-
-def create_store() -> RunStore:
-    """The record, as a worker uses it."""
-    return RunStore(
-        create_engine(postgres_settings),
-        lease_ttl_s=celery_settings.lease_ttl_s,
-        max_crashes=celery_settings.max_crashes,
-        rehint_after_s=celery_settings.rehint_after_s,
-        max_queued_runs=sys.maxsize,  # workers accept no runs
-    )
 
 
 def create_web() -> SafeWeb:
@@ -51,7 +38,8 @@ def create_web() -> SafeWeb:
 async def open_parts() -> AsyncIterator[Parts]:
     """The record, Claude and the web, closed in the end."""
     async with AsyncExitStack() as exits:
-        store, claude, web = create_store(), AnthropicClaude(anthropic_settings), create_web()
+        store = open_store(postgres_settings, celery_settings)
+        claude, web = AnthropicClaude(anthropic_settings), create_web()
         for part in (store.close, claude.aclose, web.aclose):
             exits.push_async_callback(part)
         yield Parts(store, Outside(claude, web, research_settings.arxiv_url))

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+from uuid import UUID
 
 from services.core.errors import StoreUnavailableError
 from services.core.runs.store import RunStore
+from services.worker.identity import Identity
 from services.worker.leases import LeaseKeeper
 
 logger = logging.getLogger(__name__)
@@ -28,13 +30,13 @@ class RunDispatcher:
         store: RunStore,
         keeper: LeaseKeeper,
         *,
-        owner: str,
+        identity: Identity,
         slots: int,
         poll_interval_s: float,
     ) -> None:
         self._store = store
         self._keeper = keeper
-        self._owner = owner
+        self._identity = identity
         self._slots = slots
         self._poll_interval_s = poll_interval_s
         self._hinted = asyncio.Event()
@@ -46,7 +48,7 @@ class RunDispatcher:
         """Begin to claim and to send heartbeats, on the running loop."""
         self._tasks = (
             asyncio.create_task(self._claim_forever(), name="claims"),
-            asyncio.create_task(self._keeper.beat_forever(), name="heartbeats"),
+            asyncio.create_task(self._keeper.keep_forever(), name="heartbeats"),
         )
 
     def wake(self) -> None:
@@ -69,14 +71,15 @@ class RunDispatcher:
         self._stopping.set()
         self._hinted.set()
 
-    async def drain(self, grace_s: float) -> None:
-        """Let the runs end for `grace_s` seconds, and give the rest back."""
+    async def drain(self, grace_s: float) -> list[UUID]:
+        """Let the runs end for `grace_s` seconds, and give the rest back: which."""
         self.stop_claiming()
         claims, heartbeats = self._tasks
         await asyncio.wait([claims])
-        await self._keeper.drain(grace_s)
+        released = await self._keeper.drain(grace_s)
         heartbeats.cancel()
         await asyncio.wait([heartbeats])
+        return released
 
     async def _claim_forever(self) -> None:
         failures = 0
@@ -99,7 +102,9 @@ class RunDispatcher:
             wanted = min(self._slots - len(self._keeper), CLAIM_BATCH)
             if wanted <= 0:
                 return
-            leases = await self._store.claim_due_runs(owner=self._owner, limit=wanted)
+            leases = await self._store.claim_due_runs(
+                owner=self._identity.owner, limit=wanted, shapes=self._identity.shapes
+            )
             self._has_more = len(leases) == wanted
             for lease in leases:
                 self._keeper.execute(lease, on_done=self._on_slot_free)

@@ -41,4 +41,11 @@ class Failed:
     spent: Spent
 
 
-Ending = Succeeded | Retrying | Failed
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """This version of the code does not know such a run; a worker of another version may."""
+
+    reason: str
+
+
+Ending = Succeeded | Retrying | Failed | PutBack

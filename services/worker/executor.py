@@ -1,7 +1,7 @@
 """Executes a run under a lease: from the first step without a checkpoint, step by step."""
 
-import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,18 +10,23 @@ from typing import Any, TypeVar
 
 from services.core import telemetry
 from services.core.claude.protocol import Claude
+from services.core.clock import monotonic_s
 from services.core.errors import LeaseLostError, PenstockError
 from services.core.runs.models import Checkpoint, Failure, Json, Lease, NewEmail
 from services.core.runs.states import FailureReason
 from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline, Step, StepContext, Web
-from services.worker.endings import Ending, Failed, Retrying, Spent, Succeeded
+from services.worker.bounds import TookTooLongError, run_within
+from services.worker.endings import Ending, Failed, PutBack, Retrying, Spent, Succeeded
 from services.worker.patience import until_store_answers
 from services.worker.retry import GiveUp, RetryPolicy, decide
 from services.worker.step_claude import MeteredClaude, TextStream
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+
+UNKNOWN_DELAY_S = 5.0
+"""Seconds until a run that this worker does not know is due again, for one that does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,22 @@ class Outside:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that work may take before the run fails with reason `timed_out`."""
+
+    step_s: float
+    """For one try of a step."""
+    run_s: float
+    """For a run, from its first claim; what is left of it is in the lease."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Try:
     """One try of one step."""
 
     lease: Lease
+    run_ends_at_s: float
+    """When the run's time is over, on the monotonic clock."""
     step: Step
     attempt: int
     """Its number; counts tries that ended with a crash or a give-back, too."""
@@ -65,13 +82,13 @@ class RunExecutor:
         *,
         pipelines: Mapping[str, Pipeline[Any]],
         retry_policy: RetryPolicy,
-        step_timeout_s: float,
+        limits: Limits,
     ) -> None:
         self._store = store
         self._outside = outside
         self._pipelines = pipelines
         self._retry_policy = retry_policy
-        self._step_timeout_s = step_timeout_s
+        self._limits = limits
 
     async def execute(self, lease: Lease) -> Ending:
         """Execute the steps that have no checkpoint yet.
@@ -115,51 +132,54 @@ class RunExecutor:
                 write = partial(
                     store.fail_run, lease, failure, usage=spent.usage, cost_usd=spent.cost_usd
                 )
+            case PutBack():
+                write = partial(store.release_run, lease, delay_s=UNKNOWN_DELAY_S)
         await until_store_answers(write)
 
     async def _run(self, lease: Lease) -> Ending:
+        store = self._store
         pipeline = self._pipelines.get(lease.pipeline)
         if pipeline is None or set(pipeline.step_names) != set(lease.step_attempts):
-            return _unknown(lease)
+            return PutBack("This worker knows no such pipeline with the steps of this run.")
+        run_ends_at_s = monotonic_s() + lease.remaining_s
         value = lease.input
         for step in pipeline.steps:
             if step.name in lease.checkpoints:
                 value = lease.checkpoints[step.name]
                 continue
             with telemetry.span(step.name, run_id=lease.run_id, step=step.name):
-                outcome = await self._try_step(lease, step, value)
+                attempt = await until_store_answers(partial(store.start_step, lease, step.name))
+                current = self._new_try(lease, step, attempt, run_ends_at_s)
+                outcome = await self._try_step(current, value)
             if isinstance(outcome, Retrying | Failed):
                 return outcome
             value = outcome
-        return await self._finish(lease, pipeline, value)
+        last = self._new_try(lease, pipeline.steps[-1], 1, math.inf)  # all is done and paid for
+        return await self._finish(last, pipeline, value)
 
-    async def _finish(self, lease: Lease, pipeline: Pipeline[Any], output: Json) -> Ending:
-        last = self._new_try(lease, pipeline.steps[-1], attempt=1)
+    async def _finish(self, last: _Try, pipeline: Pipeline[Any], output: Json) -> Ending:
         ending = await self._within_bounds(last, partial(_succeed, pipeline, output))
         if isinstance(ending, Retrying):
             # What makes the email is pure: it would fail in the same way for ever.
             return _fail(last, FailureReason.PERMANENT, ending.error)
         return ending
 
-    async def _try_step(self, lease: Lease, step: Step, value: Json) -> Json | Retrying | Failed:
+    async def _try_step(self, current: _Try, value: Json) -> Json | Retrying | Failed:
         """Try a step once and record its checkpoint: its output as JSON, or what follows."""
-        store = self._store
-        attempt = await until_store_answers(partial(store.start_step, lease, step.name))
-        current = self._new_try(lease, step, attempt=attempt)
         output = await self._within_bounds(current, partial(self._call, current, value))
-        spent = current.spent
-        telemetry.annotate(attempt=attempt, cost_usd=spent.cost_usd, **asdict(spent.usage))
+        lease, spent = current.lease, current.spent
+        telemetry.annotate(attempt=current.attempt, cost_usd=spent.cost_usd, **asdict(spent.usage))
         if isinstance(output, Retrying | Failed):
             return output
         await until_store_answers(current.text.flush)
-        checkpoint = Checkpoint(step.name, output, spent.usage, spent.cost_usd)
-        await until_store_answers(partial(store.record_checkpoint, lease, checkpoint))
+        checkpoint = Checkpoint(current.step.name, output, spent.usage, spent.cost_usd)
+        await until_store_answers(partial(self._store.record_checkpoint, lease, checkpoint))
         return output
 
-    def _new_try(self, lease: Lease, step: Step, *, attempt: int) -> _Try:
+    def _new_try(self, lease: Lease, step: Step, attempt: int, run_ends_at_s: float) -> _Try:
         text = TextStream(partial(self._store.record_text, lease, step.name))
         claude = MeteredClaude(self._outside.claude, text, trace_key=str(lease.run_id))
-        return _Try(lease, step, attempt, claude, text)
+        return _Try(lease, run_ends_at_s, step, attempt, claude, text)
 
     async def _call(self, current: _Try, value: Json) -> Json:
         """Call the step's function; its output as JSON."""
@@ -179,16 +199,18 @@ class RunExecutor:
         self, current: _Try, call: Callable[[], Awaitable[Result]]
     ) -> Result | Retrying | Failed:
         """What the call gives, or what follows from its error or from taking too long."""
-        limit = asyncio.timeout(self._step_timeout_s)
+        step_s, run_s = self._limits.step_s, current.run_ends_at_s - monotonic_s()
+        what = f"step {current.step.name} of run {current.lease.run_id}"
         try:
-            async with limit:
-                return await call()
+            return await run_within(min(step_s, run_s), call, what=what)
         except LeaseLostError:
             raise
+        except TookTooLongError:
+            longest = f"step took longer than {step_s:g} s"
+            if run_s < step_s:
+                longest = f"run took longer than {self._limits.run_s:g} s"
+            return _fail(current, FailureReason.TIMED_OUT, f"The {longest}.")
         except Exception as error:  # noqa: BLE001 - steps are anyone's code; retry.py decides
-            if limit.expired():
-                seconds = f"The step took longer than {self._step_timeout_s:g} s."
-                return _fail(current, FailureReason.TIMED_OUT, seconds)
             return self._follow(current, error)
 
     def _follow(self, current: _Try, error: Exception) -> Retrying | Failed:
@@ -216,12 +238,6 @@ async def _succeed(pipeline: Pipeline[Any], output: Json) -> Succeeded:
         metadata=draft.metadata,
     )
     return Succeeded(output, email)
-
-
-def _unknown(lease: Lease) -> Failed:
-    """What follows where the code has changed since the run was accepted, or is older than it."""
-    message = f"This worker knows no pipeline {lease.pipeline} with the steps of this run."
-    return Failed(Failure(FailureReason.PERMANENT, None, message, attempts=0), Spent())
 
 
 def _fail(current: _Try, reason: FailureReason, message: str) -> Failed:

@@ -24,19 +24,24 @@ async def execute_isolated_run(
             period to end and is given back.
         on_beat: Called with each heartbeat.
     """
-    lease = await runtime.store.claim_isolated_run(run_id, owner=runtime.identity.process)
+    identity = runtime.identity
+    lease = await runtime.store.claim_isolated_run(
+        run_id, owner=identity.owner, shapes=identity.shapes
+    )
     if lease is None:
         return False
     keeper = runtime.keeper
     over = asyncio.Event()
     stopping = asyncio.Event()
-    beats = asyncio.create_task(keeper.beat_forever(on_beat))
+    beats = asyncio.create_task(keeper.keep_forever(on_beat))
     keeper.execute(lease, on_done=over.set)
     with _stop_requests(stop_fd, stopping.set):
         await _first_of(over, stopping)
-        await keeper.drain(runtime.settings.shutdown_grace_s)
+        released = await keeper.drain(runtime.settings.shutdown_grace_s)
     beats.cancel()
     await asyncio.wait([beats])
+    for suspect in released:
+        runtime.publisher.hint(suspect, is_isolated=True)
     return True
 
 

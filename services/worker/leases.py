@@ -1,15 +1,19 @@
 """Holds the leases of one process: executes their runs and renews them, until each ends or is lost."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from services.core.errors import LeaseLostError, StoreUnavailableError
 from services.core.runs.models import Lease
 from services.core.runs.store import RunStore
 from services.worker.executor import RunExecutor
+from services.worker.identity import Identity
 from services.worker.reporter import RunReport, RunReporter
+from services.worker.run_marks import context_of
 
 logger = logging.getLogger(__name__)
 
@@ -17,18 +21,10 @@ BEATS_PER_LEASE = 3
 """Heartbeats in the time of one lease: two may fail before a run is lost."""
 RETRY_BEAT_S = 1.0
 """Seconds until the next heartbeat after one that PostgreSQL did not take."""
-RELEASE_TIMEOUT_S = 3.0
-"""Seconds that giving runs back may take; what is left lapses and is found by the sweep."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """How this process is known in the record."""
-
-    process: str
-    """Node name, such as celery@host."""
-    kind: str
-    """worker or worker-isolated."""
+LOOK_INTERVAL_S = 1.0
+"""Seconds between two looks at the leases: so soon a cancelled run is cut off."""
+RELEASE_TIMEOUT_S = 4.0
+"""Seconds that giving runs back may take, with what their steps have to tidy up; the rest lapses."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +57,9 @@ class LeaseKeeper:
         self._identity = identity
         self._beat_interval_s = lease_ttl_s / BEATS_PER_LEASE
         self._held: dict[asyncio.Task[None], _Held] = {}
+        self._released: list[UUID] = []
+        self.left_behind = 0
+        """Runs that are held in the record, but not executed any more: nobody could give them back."""
 
     def __len__(self) -> int:
         """How many runs are executed."""
@@ -72,17 +71,35 @@ class LeaseKeeper:
         def forget(task: asyncio.Task[None]) -> None:
             del self._held[task]
             if error := task.exception():
-                # A defect of ours: the lease lapses, and the sweep counts a crash.
+                # A defect of ours: the lease lapses.
+                self.left_behind += 1
                 logger.error("run %s is left behind", lease.run_id, exc_info=error)
             on_done()
 
         held = _Held(lease, self._reporter.report_start(lease))
-        task = asyncio.create_task(self._execute(held), name=f"run {lease.run_id}")
+        task = asyncio.create_task(
+            self._execute(held), name=f"run {lease.run_id}", context=context_of(lease.run_id)
+        )
         self._held[task] = held
         task.add_done_callback(forget)
 
-    async def beat_forever(self, on_beat: Callable[[], None] = lambda: None) -> None:
-        """Renew all leases, again and again, each third of their time; call `on_beat` each time."""
+    async def keep_forever(self, on_beat: Callable[[], None] = lambda: None) -> None:
+        """Renew all leases each third of their time, and look every second which are lost.
+
+        Args:
+            on_beat: Called with each heartbeat that PostgreSQL took.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._beat_forever(on_beat))
+            group.create_task(self._look_forever())
+
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            with contextlib.suppress(StoreUnavailableError):  # heartbeats tell
+                await self.look()
+
+    async def _beat_forever(self, on_beat: Callable[[], None]) -> None:
         while True:
             try:
                 await self.beat()
@@ -102,17 +119,26 @@ class LeaseKeeper:
             StoreUnavailableError: PostgreSQL does not answer.
         """
         snapshot = dict(self._held)
-        await self._store.record_heartbeat(process=self._identity.process, kind=self._identity.kind)
-        if not snapshot:
-            return
-        kept = await self._store.renew_leases([held.lease for held in snapshot.values()])
-        for task, held in snapshot.items():
-            if held.lease.run_id not in kept and not held.is_ending:
-                held.is_lost = True
-                task.cancel()
+        identity = self._identity
+        await self._store.record_heartbeat(
+            process=identity.process, kind=identity.kind, shapes=identity.shapes
+        )
+        if snapshot:
+            kept = await self._store.renew_leases([held.lease for held in snapshot.values()])
+            _cut_off(snapshot, kept)
 
-    async def drain(self, grace_s: float) -> None:
-        """Wait until the runs have ended, for `grace_s` seconds, and give the rest back."""
+    async def look(self) -> None:
+        """Cut off the runs whose lease is gone.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL does not answer.
+        """
+        if snapshot := dict(self._held):
+            kept = await self._store.find_held([held.lease for held in snapshot.values()])
+            _cut_off(snapshot, kept)
+
+    async def drain(self, grace_s: float) -> list[UUID]:
+        """Wait until the runs have ended, for `grace_s` seconds, and give the rest back: which."""
         if self._held:
             await asyncio.wait(self._held, timeout=grace_s)
         for task, held in self._held.items():
@@ -120,6 +146,9 @@ class LeaseKeeper:
                 task.cancel()
         if self._held:
             await asyncio.wait(self._held, timeout=RELEASE_TIMEOUT_S)
+        self.left_behind += len(self._held)
+        released, self._released = self._released, []
+        return released
 
     async def _execute(self, held: _Held) -> None:
         try:
@@ -142,5 +171,17 @@ class LeaseKeeper:
         held.report.interrupt("given back by a stopping worker")
         try:
             await self._store.release_run(held.lease)
-        except (LeaseLostError, StoreUnavailableError) as error:
+            self._released.append(held.lease.run_id)
+        except LeaseLostError:
+            logger.info("run %s is not ours any more", held.lease.run_id)
+        except StoreUnavailableError as error:
+            self.left_behind += 1
             logger.warning("run %s was not given back: %s", held.lease.run_id, error)
+
+
+def _cut_off(runs: Mapping["asyncio.Task[None]", _Held], kept: Container[UUID]) -> None:
+    """Cancel those runs whose lease was not kept."""
+    for task, held in runs.items():
+        if held.lease.run_id not in kept and not held.is_ending:
+            held.is_lost = True
+            task.cancel()

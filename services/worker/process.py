@@ -7,8 +7,10 @@ from pathlib import Path
 from uuid import UUID
 
 from services.worker.dispatcher import RunDispatcher
+from services.worker.flight_recorder import FlightRecorder
+from services.worker.identity import Identity, new_owner, owner_of_child, shapes_of
 from services.worker.isolated import execute_isolated_run
-from services.worker.leases import Identity
+from services.worker.run_marks import mark_runs
 from services.worker.runtime import Blueprint, Runtime, open_runtime
 
 
@@ -17,7 +19,9 @@ class WorkerProcess:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
-        self._identity = Identity("", "worker-isolated")
+        self._node = ""
+        self._owner = ""
+        self._recorder = FlightRecorder()
         self._opening = asyncio.Lock()
         self._exits = AsyncExitStack()
         self._runtime: Runtime | None = None
@@ -27,13 +31,20 @@ class WorkerProcess:
 
     def name(self, node: str) -> None:
         """Take the worker's node name, such as celery@host."""
-        self._identity = Identity(node, self._identity.kind)
+        self._node = node
+        self._owner = new_owner(node)
 
     async def runtime(self) -> Runtime:
-        """The runtime of this process, opened at the first call."""
+        """The runtime of this prefork child, opened at the first call."""
+        return await self._open("worker-isolated", owner_of_child(self._owner, os.getpid()))
+
+    async def _open(self, kind: str, owner: str) -> Runtime:
         async with self._opening:
             if self._runtime is None:
-                opening = open_runtime(self._blueprint, identity=self._identity)
+                mark_runs(asyncio.get_running_loop(), self._recorder)
+                shapes = shapes_of(self._blueprint.pipelines.values())
+                identity = Identity(self._node, kind, owner, shapes)
+                opening = open_runtime(self._blueprint, identity=identity)
                 self._runtime = await self._exits.enter_async_context(opening)
             return self._runtime
 
@@ -44,14 +55,15 @@ class WorkerProcess:
     # --- the asyncio pool ---------------------------------------------------------------------
     async def dispatch(self) -> None:
         """Begin to claim runs, on the pool's loop."""
-        self._identity = Identity(self._identity.process, "worker")
-        runtime = await self.runtime()
+        self._recorder = FlightRecorder.of_this_process()
+        runtime = await self._open("worker", self._owner)
+        self._recorder.begin(self._owner)
         self._dispatcher = RunDispatcher(
             runtime.store,
             runtime.keeper,
-            owner=self._identity.process,
+            identity=runtime.identity,
             slots=self._blueprint.settings.concurrency,
-            poll_interval_s=self._blueprint.settings.rehint_after_s,
+            poll_interval_s=self._blueprint.settings.poll_interval_s,
         )
         self._dispatcher.start()
 
@@ -62,8 +74,12 @@ class WorkerProcess:
 
     async def drain(self, grace_s: float) -> None:
         """Claim nothing more, let runs end for `grace_s` seconds, and give the rest back."""
-        if self._dispatcher is not None:
-            await self._dispatcher.drain(grace_s)
+        if self._dispatcher is None or self._runtime is None:
+            return
+        for run_id in await self._dispatcher.drain(grace_s):
+            self._runtime.publisher.hint(run_id)
+        if not self._runtime.keeper.left_behind:
+            self._recorder.say_goodbye()
 
     # --- prefork children ---------------------------------------------------------------------
     def leave_pipe_to_parent(self) -> None:

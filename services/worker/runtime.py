@@ -11,8 +11,9 @@ from config.celery import CelerySettings
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline
-from services.worker.executor import Outside, RunExecutor
-from services.worker.leases import Identity, LeaseKeeper
+from services.worker.executor import Limits, Outside, RunExecutor
+from services.worker.identity import Identity
+from services.worker.leases import LeaseKeeper
 from services.worker.reporter import RunReporter
 from services.worker.retry import RetryPolicy
 
@@ -79,5 +80,5 @@ def _executor(blueprint: Blueprint, parts: Parts) -> RunExecutor:
             backoff_s=settings.retry_backoff_s,
             backoff_max_s=settings.retry_backoff_max_s,
         ),
-        step_timeout_s=settings.step_timeout_s,
+        limits=Limits(step_s=settings.step_timeout_s, run_s=settings.run_timeout_s),
     )

@@ -20,5 +20,7 @@ async def sweep_runs(runtime: Runtime) -> dict[str, int]:
     # A sweep is beat's and this worker's sign of life at once.
     await store.record_heartbeat(process="beat", kind="beat")
     identity = runtime.identity
-    await store.record_heartbeat(process=identity.process, kind=identity.kind)
+    await store.record_heartbeat(
+        process=identity.process, kind=identity.kind, shapes=identity.shapes
+    )
     return {"requeued": requeued, "hinted": len(hints)}

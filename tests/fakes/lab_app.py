@@ -4,11 +4,12 @@ All else is the real thing: settings from the environment, PostgreSQL, Redis, Ce
 """
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import redis
@@ -18,13 +19,12 @@ from config.celery import CelerySettings
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.claude.protocol import ClaudeRequest
-from services.core.db import create_engine
 from services.core.errors import StepTransientError
 from services.core.queue.app import create_celery_app
-from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline, Step, StepContext
 from services.worker.executor import Outside
 from services.worker.probe import Prober
+from services.worker.record import open_store
 from services.worker.runtime import Blueprint, Parts
 from services.worker.wiring import wire_worker
 from tests.fakes.tiny_pipeline import ScriptedClaude, Text
@@ -35,6 +35,15 @@ RECORD = "lab:record"
 redis_settings = RedisSettings()
 celery_settings = CelerySettings()
 notes = redis.Redis.from_url(redis_settings.result_url)
+
+POISONS: dict[str, Callable[[], object]] = {
+    "exit 0": lambda: os._exit(0),
+    "exit 1": lambda: os._exit(1),
+    "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: ctypes.string_at(0),
+    "system exit": lambda: sys.exit(1),
+}
+"""What ends a process, or tries to."""
 
 
 class LabInput(BaseModel):
@@ -60,8 +69,10 @@ async def second(given: LabInput, context: StepContext) -> Text:
             await asyncio.sleep(given.seconds)
         case "block":
             time.sleep(given.seconds)  # noqa: ASYNC251 - on purpose: it starves the loop
-        case "poison":
-            os.kill(os.getpid(), signal.SIGKILL)
+        case "resist":
+            await _resist()
+        case poison if poison in POISONS:
+            POISONS[poison]()
         case "flaky" if context.attempt == 1:
             raise StepTransientError("not yet")
         case "break":
@@ -69,6 +80,15 @@ async def second(given: LabInput, context: StepContext) -> Text:
         case "ask":
             await context.claude.ask(ClaudeRequest(system="", prompt="?"), Text)
     return Text(text=f"done in try {context.attempt}")
+
+
+async def _resist() -> None:
+    """Swallow every cancellation."""
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            continue
 
 
 def _note(given: LabInput, context: StepContext) -> None:
@@ -79,13 +99,7 @@ def _note(given: LabInput, context: StepContext) -> None:
 @asynccontextmanager
 async def open_parts() -> AsyncIterator[Parts]:
     """The real record, and a Claude that answers at once."""
-    store = RunStore(
-        create_engine(PostgresSettings()),
-        lease_ttl_s=celery_settings.lease_ttl_s,
-        max_crashes=celery_settings.max_crashes,
-        rehint_after_s=celery_settings.rehint_after_s,
-        max_queued_runs=sys.maxsize,
-    )
+    store = open_store(PostgresSettings(), celery_settings)
     yield Parts(store, Outside(claude=ScriptedClaude(), web=None, arxiv_url=""))
     await store.close()
 

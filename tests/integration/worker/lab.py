@@ -42,13 +42,16 @@ def as_environment(settings: BaseSettings, prefix: str) -> dict[str, str]:
 
 
 class LabWorker:
-    """One `celery worker` process."""
+    """One `celery worker`; the asyncio worker below its watcher, as in its container."""
 
-    def __init__(self, folder: Path, settings: dict[str, str], *, pool: str) -> None:
+    def __init__(
+        self, folder: Path, settings: dict[str, str], *, pool: str, is_restarted: bool
+    ) -> None:
+        self._is_restarted = is_restarted
         self.name = f"{pool}-{uuid4().hex[:6]}@lab"
         self.heartbeat_file = folder / f"{self.name}.heartbeat"
         self._log = folder / f"{self.name}.log"
-        environment = (
+        self._environment = (
             os.environ  # noqa: TID251 - the worker's environment
             | settings
             | {
@@ -57,12 +60,29 @@ class LabWorker:
             }
         )
         command = [sys.executable, "-m", "celery", "-A", "tests.fakes.lab_app", "worker"]
+        if pool == "custom":
+            command = [sys.executable, "-m", "services.worker.watcher", *command]
         command += ["-P", pool, "-Q", POOLS[pool], "-c", "2" if pool == "prefork" else "10"]
         command += ["-n", self.name, "-l", "INFO", "--without-gossip", "--without-mingle"]
+        self._command = command
+        self.process = self._start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log
+            return subprocess.Popen(
+                self._command, cwd=REPOSITORY, env=self._environment, stdout=log, stderr=log
             )
+
+    def restart_if_dead(self) -> None:
+        """Do what a container's restart policy does, if this worker has one."""
+        if self._is_restarted and self.process.poll() is not None:
+            self.process = self._start()
+
+    @property
+    def pool_pid(self) -> int:
+        """The process that executes runs: the watcher's only child."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
 
     def output(self) -> str:
         """What it has logged."""
@@ -114,9 +134,13 @@ class Lab:
         }
         self._broker = broker
 
-    async def start_worker(self, *, pool: str = "custom", **settings: str) -> LabWorker:
-        """A worker that is ready."""
-        worker = LabWorker(self._folder, self.settings | settings, pool=pool)
+    async def start_worker(
+        self, *, pool: str = "custom", is_restarted: bool = False, **settings: str
+    ) -> LabWorker:
+        """A worker that is ready; `is_restarted` if it dies while the lab waits for runs."""
+        worker = LabWorker(
+            self._folder, self.settings | settings, pool=pool, is_restarted=is_restarted
+        )
         self.workers.append(worker)
         await worker.wait_until_ready()
         return worker
@@ -179,7 +203,9 @@ class Lab:
             await self.sweep()
 
     async def sweep(self) -> None:
-        """Requeue and hint, as every API process does."""
+        """Requeue and hint, as every API process does; start dead workers again."""
+        for worker in self.workers:
+            worker.restart_if_dead()
         await self.store.requeue_lapsed_runs()
         for hint in await self.store.take_due_hints():
             self.publisher.hint(hint.run_id, is_isolated=hint.is_isolated)

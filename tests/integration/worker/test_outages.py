@@ -32,7 +32,7 @@ async def test_hints_wake_the_worker_again_after_a_restart(
 ) -> None:
     """Redis comes back empty: the worker consumes again by itself, quickly."""
     lab = fragile_lab
-    worker = await lab.start_worker(CELERY_REHINT_AFTER_S="60")
+    worker = await lab.start_worker(CELERY_POLL_INTERVAL_S="60")
     await lab.wait(await lab.post())
 
     fragile.kill()

@@ -47,7 +47,7 @@ async def test_beat_sweeps_and_answers_pings(lab: Lab, tmp_path: Path) -> None:
 async def test_a_sweep_revives_a_forgotten_run(lab: Lab) -> None:
     """A run whose hint was lost, and that no API process sweeps, is found by the sweep task."""
     await lab.start_worker(pool="prefork")
-    await lab.start_worker(CELERY_REHINT_AFTER_S="600")
+    await lab.start_worker(CELERY_POLL_INTERVAL_S="600")
     await lab.wait(await lab.post())
     run_id = await lab.post_without_hint()
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from services.worker.executor import Outside, RunExecutor
-from services.worker.leases import Identity, LeaseKeeper
+from services.worker.executor import Limits, Outside, RunExecutor
+from services.worker.identity import Identity, shapes_of
+from services.worker.leases import LeaseKeeper
 from services.worker.retry import RetryPolicy
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.quiet_reporter import QuietReporter
@@ -36,27 +37,33 @@ def reporter() -> QuietReporter:
 def make_executor(store: MemoryRunStore, claude: ScriptedClaude) -> MakeExecutor:
     """Make an executor of the tiny pipeline."""
 
-    def make(pipeline=None, *, max_attempts: int = 3, step_timeout_s: float = 5) -> RunExecutor:
+    def make(pipeline=None, *, max_attempts: int = 3, step_s: float = 5) -> RunExecutor:
         return RunExecutor(
             store,
             Outside(claude=claude, web=None, arxiv_url=""),
             pipelines={"tiny": pipeline or tiny_pipeline()},
             retry_policy=RetryPolicy(max_attempts, backoff_s=2, backoff_max_s=60),
-            step_timeout_s=step_timeout_s,
+            limits=Limits(step_s=step_s, run_s=3600),
         )
 
     return make
 
 
 @pytest.fixture
+def identity() -> Identity:
+    """A worker that knows the tiny pipeline."""
+    return Identity("worker@test", "worker", "worker@test/1", shapes_of([tiny_pipeline()]))
+
+
+@pytest.fixture
 def keeper(
-    store: MemoryRunStore, make_executor: MakeExecutor, reporter: QuietReporter
+    store: MemoryRunStore, make_executor: MakeExecutor, reporter: QuietReporter, identity: Identity
 ) -> LeaseKeeper:
     """Executes runs of the tiny pipeline; beats every 10 ms."""
     return LeaseKeeper(
         store,
         make_executor(),
         reporter,
-        identity=Identity("worker@test", "worker"),
+        identity=identity,
         lease_ttl_s=0.03,
     )

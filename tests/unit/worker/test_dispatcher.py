@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from services.core.runs.states import RunState
 from services.worker.dispatcher import RunDispatcher
+from services.worker.identity import Identity
 from services.worker.leases import LeaseKeeper
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.tiny_pipeline import ScriptedClaude
@@ -17,14 +19,14 @@ MakeDispatcher = Callable[..., RunDispatcher]
 
 @pytest.fixture
 async def make_dispatcher(
-    store: MemoryRunStore, keeper: LeaseKeeper
+    store: MemoryRunStore, keeper: LeaseKeeper, identity: Identity
 ) -> AsyncIterator[MakeDispatcher]:
     """Make and start a dispatcher; drained at the end."""
     made = []
 
     def make(*, slots: int = 10, poll_interval_s: float = 60) -> RunDispatcher:
         dispatcher = RunDispatcher(
-            store, keeper, owner="me", slots=slots, poll_interval_s=poll_interval_s
+            store, keeper, identity=identity, slots=slots, poll_interval_s=poll_interval_s
         )
         dispatcher.start()
         made.append(dispatcher)
@@ -111,6 +113,19 @@ async def test_it_goes_on_after_an_outage_of_the_record(
     await until(lambda: store.states() == [RunState.SUCCEEDED])
 
 
+async def test_it_claims_as_itself_and_only_what_it_knows(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher
+) -> None:
+    """A run of another version's shape is left to that version; leases are under the owner's name."""
+    known = store.add_run(shape="tiny:ask,sign")
+    unknown = store.add_run(shape="tiny:ask,sign,send")
+
+    make_dispatcher()
+    await until(lambda: known.state is RunState.SUCCEEDED)
+
+    assert ("worker@test/1", RunState.QUEUED) == (known.owner, unknown.state)
+
+
 async def test_draining_claims_nothing_more(
     store: MemoryRunStore, make_dispatcher: MakeDispatcher, claude: ScriptedClaude
 ) -> None:
@@ -124,8 +139,9 @@ async def test_draining_claims_nothing_more(
     await asyncio.sleep(0.01)
     late = store.add_run()
     dispatcher.wake()
-    await draining
+    released = await draining
 
+    assert [running.lease.run_id] == released
     assert (RunState.QUEUED, 1) == (running.state, running.releases)
     assert (RunState.QUEUED, 0) == (late.state, late.lease.fence)
 
@@ -137,8 +153,8 @@ async def test_a_claim_under_way_is_not_orphaned_by_draining(
     run = store.add_run()
     claim, may_answer = store.claim_due_runs, asyncio.Event()
 
-    async def slow_claim(*, owner: str, limit: int):
-        leases = await claim(owner=owner, limit=limit)
+    async def slow_claim(**wanted: Any):
+        leases = await claim(**wanted)
         await may_answer.wait()
         return leases
 

@@ -15,7 +15,7 @@ from services.core.runs.models import Failure, Lease
 from services.core.runs.states import FailureReason, RunState
 from services.core.usage import Usage
 from services.pipelines.definition import Step, StepContext
-from services.worker.endings import Ending, Failed, Retrying, Succeeded
+from services.worker.endings import Ending, Failed, PutBack, Retrying, Succeeded
 from services.worker.executor import RunExecutor
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.tiny_pipeline import EMAIL_ID, ScriptedClaude, Text, sign, tiny_pipeline
@@ -37,7 +37,7 @@ async def _execute(executor: RunExecutor, store: MemoryRunStore) -> Ending:
     return ending
 
 
-def _failing(error: Exception) -> Step:
+def _failing(error: BaseException) -> Step:
     async def ask(given: Text, context: StepContext) -> Text:
         raise error
 
@@ -184,31 +184,29 @@ async def test_input_that_does_not_fit_fails_the_run(
 
 
 @pytest.mark.parametrize("steps", [{}, {"ask": 0}, {"ask": 0, "sign": 0, "send": 0}])
-async def test_a_run_of_other_steps_fails(
+async def test_a_run_of_other_steps_is_put_back(
     store: MemoryRunStore, make_executor: MakeExecutor, steps: dict[str, int]
 ) -> None:
-    """A deployment changed the pipeline: the run says so instead of crashing or skipping a step."""
+    """A deployment changes the pipeline: a worker of the other version takes the run up."""
     run = store.add_run()
     run.lease.step_attempts.clear()
     run.lease.step_attempts.update(steps)
 
     await _execute(make_executor(), store)
 
-    assert run.failure is not None
-    assert (FailureReason.PERMANENT, None) == (run.failure.reason, run.failure.step)
+    assert (RunState.QUEUED, [5.0], {}) == (run.state, run.release_delays_s, run.tries)
 
 
-async def test_an_unknown_pipeline_fails_the_run(
+async def test_a_run_of_an_unknown_pipeline_is_put_back(
     store: MemoryRunStore, make_executor: MakeExecutor
 ) -> None:
-    """It says so, and can be replayed when a worker knows the pipeline."""
-    run = store.add_run("gone")
+    """It waits for a worker that knows the pipeline, and is neither lost nor failed."""
+    run = store.add_run("new")
 
-    await _execute(make_executor(), store)
+    ending = await _execute(make_executor(), store)
 
-    message = "This worker knows no pipeline gone with the steps of this run."
-    expected = Failure(FailureReason.PERMANENT, None, message, 0)
-    assert expected == run.failure
+    assert isinstance(ending, PutBack)
+    assert (RunState.QUEUED, [5.0]) == (run.state, run.release_delays_s)
 
 
 async def test_a_step_that_takes_too_long_times_out(
@@ -218,7 +216,7 @@ async def test_a_step_that_takes_too_long_times_out(
     run = store.add_run()
     claude.before_answer = asyncio.Event().wait
 
-    ending = await _execute(make_executor(step_timeout_s=0.05), store)
+    ending = await _execute(make_executor(step_s=0.05), store)
 
     assert isinstance(ending, Failed)
     assert run.failure is not None
@@ -227,6 +225,57 @@ async def test_a_step_that_takes_too_long_times_out(
         run.failure.step,
         run.failure.attempts,
     )
+
+
+async def test_a_run_that_takes_too_long_times_out(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """The deadline of the run cuts off the step that it falls into, and the failure names it."""
+    run = store.add_run(remaining_s=0.05)
+    claude.before_answer = asyncio.Event().wait
+
+    await _execute(make_executor(), store)
+
+    message = "The run took longer than 3600 s."
+    assert Failure(FailureReason.TIMED_OUT, "ask", message, attempts=1) == run.failure
+
+
+async def test_after_its_deadline_a_run_asks_nothing_more(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """No call is paid for whose answer would come too late in any case."""
+    run = store.add_run(remaining_s=-1)
+
+    await _execute(make_executor(), store)
+
+    assert (RunState.FAILED, []) == (run.state, claude.asked)
+
+
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
+async def test_a_step_that_leaves_has_failed(
+    store: MemoryRunStore, make_executor: MakeExecutor, end: BaseException
+) -> None:
+    """sys.exit() in a step is a failed try; neither the loop nor the process ends."""
+    run = store.add_run()
+    pipeline = tiny_pipeline(steps=(_failing(end), Step(sign)))
+
+    ending = await _execute(make_executor(pipeline), store)
+
+    assert isinstance(ending, Retrying)
+    assert ["The step tried to end its process."] == run.errors
+
+
+async def test_a_step_whose_call_was_cancelled_by_others_has_failed(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """A CancelledError that nobody of us asked for is no reason to give the run back for ever."""
+    run = store.add_run()
+    pipeline = tiny_pipeline(steps=(_failing(asyncio.CancelledError()), Step(sign)))
+
+    ending = await _execute(make_executor(pipeline), store)
+
+    assert isinstance(ending, Retrying)
+    assert ["Unexpected CancelledError."] == run.errors
 
 
 async def test_a_steps_own_timeout_is_an_error_of_the_moment(

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from services.core.runs.models import Lease
 from services.core.runs.states import RunState
 from services.worker.leases import LeaseKeeper
@@ -68,6 +70,56 @@ async def test_a_cancelled_run_is_cut_off(
     assert {} == run.lease.checkpoints
 
 
+async def test_a_look_notices_a_cancellation_between_heartbeats(
+    store: MemoryRunStore, keeper: LeaseKeeper, claude: ScriptedClaude
+) -> None:
+    """Looking writes nothing, so it is done more often than renewing."""
+    cancelled, kept = store.add_run(), store.add_run()
+    claude.before_answer = asyncio.Event().wait
+    for _ in range(2):
+        keeper.execute(await _claim_one(store))
+    await until(lambda: len(claude.asked) == 2)
+
+    cancelled.state = RunState.CANCELLED
+    await keeper.look()
+    await until(lambda: len(keeper) == 1)
+
+    assert ([], RunState.RUNNING) == (store.heartbeats, kept.state)
+    await keeper.drain(0)
+
+
+async def test_a_lost_run_that_resists_frees_its_slot(
+    store: MemoryRunStore,
+    keeper: LeaseKeeper,
+    claude: ScriptedClaude,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A step that swallows every cancellation is abandoned after a while, and steps no more."""
+    monkeypatch.setattr("services.worker.bounds.CLEANUP_S", 0.05)
+    run = store.add_run()
+    swallowed = 0
+
+    async def resist() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                swallowed += 1
+
+    claude.before_answer = resist
+    keeper.execute(await _claim_one(store))
+    await until(lambda: len(claude.asked) == 1)
+
+    store.steal(run)
+    await keeper.look()
+    await until(lambda: len(keeper) == 0)
+
+    assert 1 == swallowed
+    assert f"step ask of run {run.lease.run_id} ignored its cancellation" in caplog.text
+
+
 async def test_one_lost_lease_leaves_the_others_alone(
     store: MemoryRunStore, keeper: LeaseKeeper, claude: ScriptedClaude
 ) -> None:
@@ -95,7 +147,7 @@ async def test_an_outage_of_the_record_costs_no_paid_call(
     run = store.add_run()
     answer = asyncio.Event()
     claude.before_answer = answer.wait
-    beats = asyncio.create_task(keeper.beat_forever())
+    beats = asyncio.create_task(keeper.keep_forever())
     keeper.execute(await _claim_one(store))
     await until(lambda: len(claude.asked) == 1)
 
@@ -113,17 +165,18 @@ async def test_heartbeats_tell_that_the_worker_lives(
     store: MemoryRunStore, keeper: LeaseKeeper
 ) -> None:
     """Also without a run, a worker shows each third of a lease that it is there."""
-    beats = asyncio.create_task(keeper.beat_forever())
+    beats = asyncio.create_task(keeper.keep_forever())
     await until(lambda: len(store.heartbeats) >= 2)
     beats.cancel()
 
     assert {("worker@test", "worker")} == set(store.heartbeats)
+    assert {"worker@test": ("tiny:ask,sign",)} == store.shapes
 
 
 async def test_heartbeats_go_on_after_an_outage(store: MemoryRunStore, keeper: LeaseKeeper) -> None:
     """The first heartbeat after an outage comes by itself."""
     store.is_away = True
-    beats = asyncio.create_task(keeper.beat_forever())
+    beats = asyncio.create_task(keeper.keep_forever())
     await asyncio.sleep(0.03)
 
     store.is_away = False
@@ -141,9 +194,10 @@ async def test_draining_waits_for_what_ends_in_time(
     claude.before_answer = lambda: asyncio.sleep(0.1)
     keeper.execute(await _claim_one(store))
 
-    await keeper.drain(5)
+    released = await keeper.drain(5)
 
-    assert (RunState.SUCCEEDED, 0) == (run.state, run.releases)
+    assert (RunState.SUCCEEDED, 0, []) == (run.state, run.releases, released)
+    assert 0 == keeper.left_behind
 
 
 async def test_draining_gives_the_rest_back_at_once(
@@ -156,8 +210,10 @@ async def test_draining_gives_the_rest_back_at_once(
         keeper.execute(await _claim_one(store))
     await until(lambda: len(claude.asked) == 3)
 
-    await keeper.drain(0.01)
+    released = await keeper.drain(0.01)
 
+    assert {run.lease.run_id for run in runs} == set(released)
+    assert 0 == keeper.left_behind
     assert [(RunState.QUEUED, 1)] * 3 == [(run.state, run.releases) for run in runs]
     assert 0 == len(keeper)
     assert 3 == reporter.names().count("task-retried")
@@ -173,6 +229,6 @@ async def test_draining_survives_an_absent_record(
     await until(lambda: len(claude.asked) == 1)
 
     store.is_away = True
-    await keeper.drain(0.01)
+    released = await keeper.drain(0.01)
 
-    assert 0 == len(keeper)
+    assert (0, [], 1) == (len(keeper), released, keeper.left_behind)

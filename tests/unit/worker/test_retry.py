@@ -38,6 +38,7 @@ def _decide(error: Exception, *, attempt: int = 1, random: float = 0.5) -> Retry
         (errors.ClaudeUnavailableError(), RetryAfter(1)),
         (errors.ClaudeMalformedAnswerError(), RetryAfter(1)),
         (errors.StepTransientError(), RetryAfter(1)),
+        (errors.StepExitError(), RetryAfter(1)),
         (OSError("reset"), RetryAfter(1)),
         (TimeoutError(), RetryAfter(1)),
         (KeyError("x"), RetryAfter(1)),
@@ -69,6 +70,7 @@ def test_every_claude_and_step_error_is_decided_on_purpose() -> None:
         errors.ClaudeRefusedError,
         errors.ClaudeTruncatedError,
         errors.StepError,
+        errors.StepExitError,
         errors.StepInputError,
         errors.StepTransientError,
     }

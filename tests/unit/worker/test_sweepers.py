@@ -7,7 +7,7 @@ import pytest
 
 from config.celery import CelerySettings
 from services.core.errors import StoreUnavailableError
-from services.worker.leases import Identity
+from services.worker.identity import Identity
 from services.worker.runtime import Runtime
 from services.worker.sweepers import sweep_runs
 from tests.fakes.memory_store import MemoryRunStore
@@ -24,7 +24,9 @@ class Hints:
 
 
 def _runtime(store: MemoryRunStore, hints: Hints) -> Runtime:
-    identity = Identity("isolated@test", "worker-isolated")
+    identity = Identity(
+        "isolated@test", "worker-isolated", "isolated@test/1", frozenset({"tiny:ask,sign"})
+    )
     return Runtime(CelerySettings(), identity, store, SimpleNamespace(), hints)
 
 
