@@ -7,7 +7,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from services.api.deadline import record_deadline
 from services.api.dependencies import get_store
 from services.api.errors import UnauthorizedError, UnsupportedMediaTypeError
 from services.core.runs.keys import parse_key
@@ -61,17 +64,31 @@ class KeyedRoute(APIRoute):
     """Asks who calls before it reads the body: a stranger gets 401 and nothing else."""
 
     def get_route_handler(self) -> Handler:
-        """The route's handler, behind the key."""
+        """The route's handler, behind the key and within the time that the record has."""
         handle = super().get_route_handler()
+        has_body = self.body_field is not None
 
         async def handle_keyed(request: Request) -> Response:
-            store = await get_store(request)
-            authorization = request.headers.get("authorization", "")
-            request.state.api_key = await authenticate(authorization, store)
-            require_json(request)
-            return await handle(request)
+            async with record_deadline() as deadline:
+                request.state.deadline = deadline
+                store = await get_store(request)
+                authorization = request.headers.get("authorization", "")
+                request.state.api_key = await authenticate(authorization, store)
+                require_json(request)
+                if has_body:
+                    with deadline.paused():  # a slow client is not a slow record
+                        await _read_body(request)
+                return await handle(request)
 
         return handle_keyed
+
+
+async def _read_body(request: Request) -> None:
+    """Have the body at hand: FastAPI gets what the request keeps."""
+    try:
+        await request.body()
+    except ClientDisconnect as error:
+        raise HTTPException(400) from error
 
 
 async def get_caller(request: Request) -> ApiKey:

@@ -3,15 +3,18 @@
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from services.api.json_values import Json, Metadata, StorableJson
+from services.api.pages import Name
 from services.core.runs.states import FailureReason, RunState, StepState
 
 MAX_PRIORITY = 100
+MAX_IDS = 1000
 T = TypeVar("T")
 
 Usd = Annotated[
@@ -50,6 +53,48 @@ class CreateRun(Shape):
     """Most US dollars that the run should cost; kept with the run, not enforced yet."""
     metadata: Metadata = Field(default_factory=dict)
     """Your own notes: a flat object with short values."""
+
+
+class ReplayRun(Shape):
+    """How a run is to go on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_step: Name | None = Field(default=None, examples=["compose_email"])
+    """The step to begin with; the checkpoints before it are kept. Without it: the first step that has none."""
+    input: StorableJson | None = Field(default=None, examples=[INPUT_EXAMPLE])
+    """Another input, which fits the pipeline's input schema. All steps depend on it: `from_step` must be the first."""
+
+
+class ReplayDeadLetters(Shape):
+    """Which failed runs are to go on; a run must fit everything that is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_IDS)] | None = Field(
+        default=None, examples=[[RUN_ID_EXAMPLE]]
+    )
+    """These runs; those among them that have not failed, or are not there, are left out."""
+    pipeline: Name | None = Field(default=None, examples=["outreach_email"])
+    """Runs of this pipeline."""
+    reason: FailureReason | None = None
+    """Runs that failed for this reason."""
+
+    @model_validator(mode="after")
+    def _refuse_no_filter(self) -> Self:
+        if self.ids is None and self.pipeline is None and self.reason is None:
+            code, message = "no_filter", "Give at least one of ids, pipeline and reason"
+            raise PydanticCustomError(code, message)
+        return self
+
+
+class Replayed(Shape):
+    """What was replayed."""
+
+    replayed: int
+    """How many runs go on."""
+    ids: list[UUID] = Field(examples=[[RUN_ID_EXAMPLE]])
+    """Which."""
 
 
 class Usage(Shape):
@@ -104,6 +149,8 @@ class Run(Shape):
     usage: Usage
     cost_usd: Usd
     budget_usd: Usd | None
+    replays: int
+    """Times that it was replayed; `GET /v1/runs/{id}/history` shows what was before."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -111,6 +158,29 @@ class Run(Shape):
     """When a queued run is next due."""
     trace_id: str | None = Field(examples=["4bf92f3577b34da6a3ce929d0e0e4736"])
     """Trace of the whole run, from the POST to the last step."""
+
+
+class PastAttempt(Shape):
+    """A run as it was before a replay."""
+
+    number: int
+    """1, 2, 3, … within the run."""
+    state: RunState
+    """`failed` or `cancelled`."""
+    input: Json = Field(examples=[INPUT_EXAMPLE])
+    output: Json | None
+    failure: Failure | None
+    """Empty unless it failed."""
+    steps: list[Step]
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RunHistory(Shape):
+    """What a run was before each replay."""
+
+    items: list[PastAttempt]
+    """The oldest first; empty if it was never replayed."""
 
 
 class Email(Shape):
@@ -195,9 +265,11 @@ class Problem(BaseModel):
 
 
 class PartStatus(StrEnum):
-    """Whether a part answers."""
+    """Whether a part answers, and takes writes."""
 
     UP = "up"
+    FULL = "full"
+    """It answers and takes no more writes: its memory or its disk is full."""
     DOWN = "down"
 
 
@@ -223,7 +295,7 @@ class PartHealth(Shape):
     latency_ms: float | None = None
     """How long the answer took; empty if there was none."""
     error: str | None = None
-    """Kind of failure; empty if there was none."""
+    """What is wrong; empty if nothing is."""
 
 
 class ClaudeHealth(Shape):
@@ -239,6 +311,8 @@ class QueueHealth(Shape):
     """Queued runs, those that wait for their next try included."""
     due_runs: int
     """Those of them that could be executed now."""
+    unclaimable_runs: int
+    """Those of them that no living process can execute, as none knows their pipeline with the steps they have."""
     oldest_due_age_s: float
     """Seconds that the oldest of these has been due; 0 if there is none."""
 
@@ -256,7 +330,8 @@ class Health(Shape):
     """Every part, with ages."""
 
     status: HealthStatus
-    """ok if the record and Redis answer, Claude is there, and each kind of process was alive just now."""
+    """ok if the record and Redis answer and take writes, Claude is there, each kind of process was alive just now, and
+    somebody can execute every run."""
     version: str
     environment: str
     postgres: PartHealth

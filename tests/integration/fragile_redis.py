@@ -22,12 +22,12 @@ class FragileRedis:
         )
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
+    def start(self, *further: str) -> None:
+        """Start it, with further options, and wait until it answers."""
         options = ["--port", str(self.settings.port), "--bind", "127.0.0.1", "--save", ""]
         options += ["--requirepass", PASSWORD.get_secret_value()]
         self.process = subprocess.Popen(
-            [str(get_binary_path()), *options], stdout=subprocess.DEVNULL
+            [str(get_binary_path()), *options, *further], stdout=subprocess.DEVNULL
         )
         wait_until(self._answers, timeout_s=10)
 
