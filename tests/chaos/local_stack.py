@@ -57,16 +57,17 @@ class LocalStack:
         """To the process that supervisord started."""
         os.kill(self._mains(service)[0], signal.Signals[f"SIG{name}"])
 
-    def pause(self, service: str) -> None:
+    def pause(self, service: str, *, is_first_only: bool = False) -> None:
         """SIGSTOP, until no process is found that has not got it."""
-        mains, reached = self._mains(service), set[int]()
+        mains, reached = self._mains(service)[: 1 if is_first_only else None], set[int]()
         while new := _families(mains).keys() - reached:
             _signal_all(new, signal.SIGSTOP)
             reached |= new
 
-    def resume(self, service: str) -> None:
+    def resume(self, service: str, *, is_first_only: bool = False) -> None:
         """SIGCONT."""
-        _signal_all(_families(self._mains(service)), signal.SIGCONT)
+        mains = self._mains(service)[: 1 if is_first_only else None]
+        _signal_all(_families(mains), signal.SIGCONT)
 
     def stop(self, service: str) -> float:
         """By supervisord, with the stop signal and the grace period of the Compose file."""
@@ -101,6 +102,10 @@ class LocalStack:
             _end(instance)
         self._beside[service] = [newest]
         self._local("stop", service)
+
+    def redeploy(self, service: str, tree: Path) -> None:
+        """Not here: supervisord starts a service from the tree that it was started with."""
+        raise StackError(f"local mode cannot run {service} from {tree}")
 
     def wait_healthy(self, *services: str, timeout_s: float = 60) -> None:
         """By the health checks of the Compose file."""
