@@ -5,11 +5,14 @@ from typing import Final
 
 from tests.chaos.faults import Answers, Fault, beyond_lease, for_s
 from tests.chaos.scene import Scene
+from tests.chaos.stack import StackError
 
 LOCKED_S: Final = 7
 """Seconds that the table is locked: longer than a statement may take (POSTGRES_STATEMENT_TIMEOUT_S)."""
-SLOW_S: Final = 1.7
-"""Seconds that the worker is late: longer than a sweep, shorter than a lease."""
+PATIENCE_S: Final = 30.0
+WORKERS: Final = """
+    SELECT count(*) AS n FROM heartbeats WHERE kind = 'worker' AND at > now() - interval '3 s'
+"""
 LOCK: Final = (
     'PGPASSWORD="$(cat "$POSTGRES_PASSWORD_FILE")" psql --host=127.0.0.1 '
     '--username="$POSTGRES_USER" --dbname="$POSTGRES_DB" '
@@ -33,8 +36,7 @@ def _until_unlocked(scene: Scene) -> None:
 
 def _add_worker(scene: Scene) -> None:
     scene.stack.scale("worker", 2)
-    scene.stack.wait_healthy("worker")
-    time.sleep(5)
+    scene.until(WORKERS, at_least=2)
 
 
 def _remove_worker(scene: Scene) -> None:
@@ -44,9 +46,22 @@ def _remove_worker(scene: Scene) -> None:
 def _return_to_slow_worker(scene: Scene) -> None:
     scene.stack.pause("worker")
     scene.stack.start("postgres")
-    scene.stack.wait_healthy("postgres")
-    time.sleep(SLOW_S)
+    _until_answering(scene)
+    time.sleep(1.5 * scene.sweep_s)
     scene.stack.resume("worker")
+
+
+def _until_answering(scene: Scene) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            scene.stack.sql("SELECT 1 AS n")
+        except StackError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 COMPOUNDS: Final = (
@@ -56,7 +71,7 @@ COMPOUNDS: Final = (
         lambda scene: scene.stack.pause("worker", is_first_only=True),
         lambda scene: scene.stack.resume("worker", is_first_only=True),
         hold_s=beyond_lease,
-        input={"seconds": 2},
+        input={"seconds": 4},
         prepare=_add_worker,
         restore=_remove_worker,
     ),
@@ -67,7 +82,7 @@ COMPOUNDS: Final = (
         _return_to_slow_worker,
         hold_s=beyond_lease,
         answers=Answers.REFUSE,
-        input={"seconds": 3},
+        input={"seconds": 5},
     ),
     Fault(
         "table locked",

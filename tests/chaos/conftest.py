@@ -25,7 +25,7 @@ PLANS = {
     "short": Plan(runs=24, probe_every_s=0.2, watchers=4, timeout_s=45, seed=1),
     "full": Plan(runs=200, probe_every_s=0.1, watchers=20, timeout_s=120, seed=1, after_s=3.0),
     # For mutants, which never finish some runs: nobody waits long for them.
-    "hasty": Plan(runs=12, probe_every_s=0.2, watchers=2, timeout_s=15, seed=1),
+    "hasty": Plan(runs=12, probe_every_s=0.5, watchers=2, timeout_s=30, seed=1),
 }
 
 

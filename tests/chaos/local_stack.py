@@ -198,9 +198,11 @@ class LocalStack:
         ]
 
     def _start_beside(self, service: str, command: list[str]) -> subprocess.Popen[bytes]:
-        log = (self._folder / "logs" / f"{service}-beside.log").open("ab")
-        with log:
-            return subprocess.Popen([*command, "run", service], stdout=log, stderr=log)
+        """One more process of the service, under a name of its own where it has one."""
+        number = len(self._beside.get(service, ())) + 2
+        words = [_renamed(word, number) for word in self._program(service)["command"]]
+        with (self._folder / "logs" / f"{service}-beside.log").open("ab") as log:
+            return subprocess.Popen([*command, "run", service, *words], stdout=log, stderr=log)
 
     def _stop_beside(self, service: str) -> None:
         for instance in self._beside.pop(service, []):
@@ -208,6 +210,11 @@ class LocalStack:
 
     def _local(self, *words: str) -> str:
         return _run(*self._command, *words)
+
+
+def _renamed(word: str, number: int) -> str:
+    """A Celery worker's --hostname=name@host, with a number to the name."""
+    return word.replace("@", f"{number}@") if word.startswith("--hostname=") else word
 
 
 def _end(instance: subprocess.Popen[bytes]) -> None:
