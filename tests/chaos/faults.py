@@ -155,6 +155,7 @@ def poisoned(
         nothing,
         moments=3,
         poison={"poison": name, "poison_step": "second"} | plan,
+        poison_every=30,
         is_poison_deadly=is_deadly,
         modes=modes,
         hold_s=for_s(1.0),
