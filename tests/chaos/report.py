@@ -36,22 +36,22 @@ told. The suite is a black box: HTTP, signals, `docker`, `psql` and `redis-cli`,
 READING: Final = """\
 ## How to read it
 
-* **accepted but unknown**: runs in the record that no client was told of, although clients repeat every POST without an
-  answer under its idempotency key.
+* **accepted but unknown**: runs in the record that no client was told of, although clients repeat every POST without
+  an answer under its idempotency key.
 * **2xx without commit**: ids in a 2xx that the record does not have.
 * **not finished**: runs that had not ended when the cell's time was up.
 * **finished twice**: runs with a second final event, a second email, or an end that their events contradict.
 * **duplicate checkpoints**: steps that succeeded twice, or events not numbered 1, 2, 3, ….
-* **SSE missed or repeated**: clients that hang up at random moments and come back with `Last-Event-ID`, and did not see
-  exactly the run's events.
-* **failed wrongly**: runs that failed and must not have, or poison runs that did not fail as `crashed` after exactly three
-  crashes.
-* **repeated calls**: answers that the simulator gave to a question of a run that it had answered before, against the calls
-  in flight: the most calls that were open, or steps that were being executed, from just before the fault until it had
-  taken hold. Where several deaths belong to the fault, the bound is that figure for each; where nothing that makes calls is
-  hurt, the bound is 0. For garbled answers, which are paid for in vain, the bound is their number.
-* **recovery**: seconds from the moment that the fault is over (a SIGKILL: from the kill) to the next progress event of each
-  run that was accepted and unfinished then; with the time that processes take to start.
+* **SSE missed or repeated**: clients that hang up at random moments and come back with `Last-Event-ID`, and did not
+  see exactly the run's events.
+* **failed wrongly**: runs that failed and must not have, or poison runs that did not fail as `crashed` after exactly
+  three crashes.
+* **repeated calls**: answers that the simulator gave to a question of a run that it had answered before, against the
+  calls in flight: the most calls that were open, or steps that were being executed, from just before the fault until
+  it had taken hold. Where several deaths belong to the fault, the bound is that figure for each; where nothing that
+  makes calls is hurt, the bound is 0. For garbled answers, which are paid for in vain, the bound is their number.
+* **recovery**: seconds from the moment that the fault is over (a SIGKILL: from the kill) to the next progress event
+  of each run that was accepted and unfinished then; with the time that processes take to start.
 * **API p99**: of all POSTs during the fault and shortly after, whatever they were answered. While PostgreSQL is away
   that is the time to a 503.
 """
@@ -61,11 +61,11 @@ LIMITS: Final = """\
 
 * One machine, one PostgreSQL, one Redis. A power cut (what `fsync` promises), bit rot, a split brain of a replicated
   PostgreSQL and clocks that differ between machines are not tested.
-* The lease is short here so that a cell takes seconds. With the default of 30 s a run whose process vanished waits for up to
-  that long; the bound is lease + sweep + 5 s, whatever the lease is.
+* The lease is short here so that a cell takes seconds. With the default of 30 s a run whose process vanished waits
+  for up to that long; the bound is lease + sweep + 5 s, whatever the lease is.
 * Claude is a simulator. It fails as the Messages API is known to fail; what it was never seen to do is not there.
-* A run that is alone in its process when that is killed three times ends as `crashed`, because from outside this cannot be
-  told from poison. The suite kills isolated processes less often than that.
+* A run that is alone in its process when that is killed three times ends as `crashed`, because from outside this
+  cannot be told from poison. The suite kills isolated processes less often than that.
 """
 
 
