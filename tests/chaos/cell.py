@@ -1,6 +1,7 @@
 """One cell: load, a fault in the middle of it, its end, and the verdict."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -22,6 +23,15 @@ SAMPLE_S: Final = 0.05
 """Seconds between two looks at how many calls are open."""
 ACCEPT_WITHIN_S: Final = 1.0
 REFUSE_WITHIN_S: Final = 2.0
+EMAIL_EVERY: Final = 8
+"""One run in so many writes an email, of which there must be one in the end."""
+EMAIL: Final = {
+    "template_type": "general",
+    "template": "Dear {{name}},\n\nI read about your work on {{research_topic}}.\n\nKind regards\n{{sender}}",
+    "recipient": {"name": "Dr. Elena Marsh", "affiliation": "Northfield University"},
+    "sender": "Sam Okafor",
+    "sources": [f"{os.environ.get('PENSTOCK_E2E_SAMPLES_URL')}/researcher.html"],  # noqa: TID251
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +78,12 @@ async def run_cell(scene: Scene, fault: Fault, plan: Plan, *, prefix: str) -> Ve
 
 
 def body_of(fault: Fault, number: int, *, runs: int) -> JsonObject:
-    """The run with a number: a drill; poisoned now and then, where the fault is poison."""
-    is_poison = fault.poison is not None and number < runs and number % fault.poison_every == 1
-    return {
-        "pipeline": fault.pipelines[number % len(fault.pipelines)],
-        "input": fault.input | (fault.poison or {} if is_poison else {}),
-    }
+    """The run with a number: mostly drills, now and then an email; poisoned, where the fault is poison."""
+    if fault.poison is not None and number < runs and number % fault.poison_every == 1:
+        return {"pipeline": "drill", "input": fault.input | fault.poison}
+    if number % EMAIL_EVERY == EMAIL_EVERY - 1:
+        return {"pipeline": "outreach_email", "input": EMAIL}
+    return {"pipeline": fault.pipelines[number % len(fault.pipelines)], "input": fault.input}
 
 
 async def _play(cell: Cell, http: httpx.AsyncClient) -> None:

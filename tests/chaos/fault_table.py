@@ -58,6 +58,14 @@ def _command(scene: Scene, arguments: tuple[str, ...]) -> None:
     scene.stack.redis(*arguments)
 
 
+def _shell(service: str, command: str) -> Action:
+    return lambda scene: _run(scene, service, command)
+
+
+def _run(scene: Scene, service: str, command: str) -> None:
+    scene.stack.shell(service, command)
+
+
 def _stop_worker(scene: Scene) -> None:
     scene.stack.stop("worker")
 
@@ -196,6 +204,18 @@ STOPS: Final = (
         moments=0,
     ),
 )
+CLOCKS: Final = tuple(
+    Fault(
+        f"worker's clock {direction}",
+        f"the worker's wall clock is {direction} by an hour, then right again",
+        _shell("worker", f"echo {shift_s} > /tmp/clock-shift"),
+        _shell("worker", "rm /tmp/clock-shift"),
+        hold_s=for_s(2.5),
+        moments=0,
+        modes=COMPOSE,
+    )
+    for direction, shift_s in (("fast", 3600), ("slow", -3600))
+)
 POISONS: Final = (
     poisoned("exit", "steps that call os._exit, one in ten runs"),
     poisoned("sigkill", "steps that SIGKILL their own process"),
@@ -230,5 +250,5 @@ DEPLOYS: Final = (
         pipelines=("drill", "drill_shifting", "drill_next"),
     ),
 )
-FAULTS: Final = (*PROCESSES, *FREEZES, *CUTS, *STORES, *STOPS, *POISONS, *CLAUDE, *DEPLOYS)
+FAULTS: Final = (*PROCESSES, *FREEZES, *CUTS, *STORES, *STOPS, *CLOCKS, *POISONS, *CLAUDE, *DEPLOYS)
 """Every fault; each is one cell. The deploy comes last, for what is deployed stays."""

@@ -80,7 +80,9 @@ async def test_running_workers_go_on(
     ages = [age_s(worker.heartbeat_file) for worker in workers.values()]
     STATES[state].heal(fragile)
     seconds = {pool: await _execute_by_hint(lab, pool) for pool in workers}
-    print(f"RECOVERY running {state} {seconds} ages {ages} conns {[_connections(w) for w in workers.values()]}")
+    print(
+        f"RECOVERY running {state} {seconds} ages {ages} conns {[_connections(w) for w in workers.values()]}"
+    )
 
     assert max(ages) < 3
     assert max(seconds.values()) < RECOVERY_S
@@ -94,15 +96,16 @@ async def test_workers_start_in_any_state(
     """A worker that starts while Redis is unwell waits, healthy, and works once it is well."""
     lab = fragile_lab
     STATES[state].hurt(fragile)
-    workers = {
-        pool: _begin_worker(lab, tmp_path, pool)
-        for pool in ("custom", "prefork")
-    }
-    await until(lambda: all(worker.heartbeat_file.exists() for worker in workers.values()), within_s=30)
+    workers = {pool: _begin_worker(lab, tmp_path, pool) for pool in ("custom", "prefork")}
+    await until(
+        lambda: all(worker.heartbeat_file.exists() for worker in workers.values()), within_s=30
+    )
     await asyncio.sleep(HURT_FOR_S)
     STATES[state].heal(fragile)
     seconds = {pool: await _execute_by_hint(lab, pool) for pool in workers}
-    print(f"RECOVERY starting {state} {seconds} conns {[_connections(w) for w in workers.values()]}")
+    print(
+        f"RECOVERY starting {state} {seconds} conns {[_connections(w) for w in workers.values()]}"
+    )
 
     assert max(seconds.values()) < RECOVERY_S
     assert all(worker.process.poll() is None for worker in workers.values())
