@@ -1,6 +1,7 @@
 """One cell: load, a fault in the middle of it, its end, and the verdict."""
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -16,6 +17,7 @@ from tests.chaos.client import JsonObject, Load, open_api
 from tests.chaos.faults import Answers, Fault
 from tests.chaos.prober import Probe, Prober, summarize
 from tests.chaos.scene import Scene
+from tests.chaos.stack import StackError
 from tests.chaos.verdict import Evidence, Verdict, judge
 from tests.chaos.watchers import Watcher
 
@@ -112,7 +114,7 @@ async def _harm(cell: Cell) -> None:
     """Apply the fault while calls are in flight."""
     counts = [await _until_running(cell, cell.fault.running)]
     cell.began_at = cell.scene.stack.now()
-    async with in_background(_sample(cell, counts)):
+    async with in_background(_sample_ledger(cell, counts), _sample_record(cell, counts)):
         await asyncio.to_thread(cell.fault.apply, cell.scene)
     cell.harmed_at = cell.scene.stack.now()
     cell.calls_in_flight = max(counts) * cell.fault.moments + cell.fault.spoiled
@@ -126,11 +128,18 @@ async def _heal(cell: Cell) -> None:
         cell.healed_at = cell.harmed_at
 
 
-async def _sample(cell: Cell, counts: list[int]) -> None:
+async def _sample_ledger(cell: Cell, counts: list[int]) -> None:
     """Look again and again how many calls are open: the fault takes hold at a moment that nobody knows."""
     while True:
         counts.append(await asyncio.to_thread(cell.scene.ledger.count_open))
         await asyncio.sleep(SAMPLE_S)
+
+
+async def _sample_record(cell: Cell, counts: list[int]) -> None:
+    """The same for steps, until the record cannot be asked any more."""
+    with contextlib.suppress(StackError):
+        while True:
+            counts.append(await asyncio.to_thread(evidence.count_running_steps, cell.scene.stack))
 
 
 async def _until_running(cell: Cell, wanted: int) -> int:

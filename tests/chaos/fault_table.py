@@ -44,7 +44,7 @@ def _kill_inside(scene: Scene, service: str, *, every: bool) -> None:
 def _kill_suspects(scene: Scene) -> None:
     """Make suspects of the runs by two deaths in a row, and kill the processes that execute them."""
     scene.stack.kill_inside("worker")
-    scene.until(RUNNING, at_least=1)
+    scene.until(f"{RUNNING} AND runs.attempts > 1", at_least=3)
     scene.stack.kill_inside("worker")
     scene.until(f"{RUNNING} AND runs.is_isolated", at_least=1)
     scene.stack.kill_inside("worker-isolated", every=True)
@@ -107,6 +107,7 @@ PROCESSES: Final = (
         _kill_suspects,
         moments=3,
         runs=6,
+        running=1,
     ),
     killed(
         "isolated worker",
