@@ -108,7 +108,7 @@ REQUEUE_LAPSED_RUNS = _take_back(
 BURY_PROCESS = _take_back(
     """
     dead AS (
-        SELECT * FROM runs
+        SELECT id, crashes, lapses, deadline_at, is_isolated FROM runs
          WHERE state IN :lapse_sources AND lease_owner = :owner
          ORDER BY id
            FOR UPDATE),

@@ -1,10 +1,11 @@
 """Migrations go up and down, and make exactly what the models say."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TypeVar
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -15,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config.postgres import PostgresSettings
 from services.core.db import create_engine
+from services.core.runs.store import RunStore
 from services.core.runs.tables import metadata
 from services.migrate.migrations import alembic_config, migrate
+from tests.integration.core.runs.pieces import run_sql
 
 Seen = TypeVar("Seen")
 
@@ -114,6 +117,96 @@ async def test_there_is_one_newest_migration(fresh_database: PostgresSettings) -
         return list(ScriptDirectory.from_config(alembic_config(connection)).get_heads())
 
     assert len(await inspected(fresh_database, heads)) == 1
+
+
+# As release 0001 wrote them: a run with its steps and its event, and a heartbeat.
+OLD_ACCEPT = """
+    WITH accepted AS (
+        INSERT INTO runs (id, key_id, idempotency_key, request_hash, pipeline, state, input,
+                          metadata, priority, budget_usd, traceparent, hint_at, event_seq)
+        SELECT gen_random_uuid(), id, NULL, NULL, 'p', 'queued', '{}', '{}', 0, NULL, NULL, now(), 1
+          FROM api_keys
+     RETURNING id),
+    planned AS (
+        INSERT INTO steps (run_id, name, position, state)
+        SELECT id, step.name, step.position, 'pending'
+          FROM accepted,
+               unnest(ARRAY['second', 'first']) WITH ORDINALITY AS step (name, position))
+    INSERT INTO events (run_id, seq, type, data) SELECT id, 1, 'run.queued', '{}' FROM accepted
+"""
+OLD_HEARTBEAT = """
+    INSERT INTO heartbeats (process, kind) VALUES ('w1', 'worker')
+        ON CONFLICT (process) DO UPDATE SET kind = excluded.kind, at = now()
+"""
+ADD_KEY = """
+    INSERT INTO api_keys (id, prefix, name, key_hash)
+    VALUES (gen_random_uuid(), '000000000000', 'old', '\\x00')
+"""
+
+
+@pytest.fixture
+async def store(empty_database: PostgresSettings) -> AsyncIterator[RunStore]:
+    """A store of today on a database that a test migrates."""
+    store = RunStore(
+        create_engine(empty_database),
+        lease_ttl_s=30,
+        max_crashes=3,
+        rehint_after_s=10,
+        max_queued_runs=1000,
+    )
+    yield store
+    await store.close()
+
+
+async def test_what_waits_is_given_its_shape(
+    empty_database: PostgresSettings, store: RunStore
+) -> None:
+    """Runs that were accepted before 0002 go to workers that know their steps, in their order."""
+    await run(empty_database, partial(command.upgrade, revision="0001"))
+    await run_sql(empty_database, ADD_KEY, OLD_ACCEPT, OLD_ACCEPT)
+    await run_sql(
+        empty_database,
+        "UPDATE runs SET state = 'succeeded' WHERE id = (SELECT min(id::text)::uuid FROM runs)",
+    )
+    await run(empty_database, partial(command.upgrade, revision="0002"))
+
+    assert await store.claim_due_runs(owner="w", limit=9, shapes=["p:first,second"]) == []
+    [lease] = await store.claim_due_runs(owner="w", limit=9, shapes=["p:second,first"])
+    assert lease.shape == "p:second,first"
+
+
+async def test_processes_of_the_release_before_go_on(
+    empty_database: PostgresSettings, store: RunStore
+) -> None:
+    """During a rolling deployment an old API accepts and an old worker says that it is alive."""
+    await run(empty_database, partial(command.upgrade, revision="head"))
+    await run_sql(empty_database, ADD_KEY, OLD_ACCEPT, OLD_HEARTBEAT, OLD_HEARTBEAT)
+
+    [lease] = await store.claim_due_runs(owner="w", limit=9, shapes=["p:second,first"])
+
+    assert lease.shape is None
+    assert lease.remaining_s > 0
+    assert await store.start_step(lease, "second") == 1
+    assert [beat.process for beat in await store.list_heartbeats()] == ["w1"]
+    key = await store.find_key("000000000000")
+    assert key is not None
+    found = await store.get_run(key.id, lease.run_id)
+    assert (found.crashes, found.lapses, found.replays) == (0, 0, 0)
+
+
+async def test_the_newest_migration_can_be_undone_with_runs_in_the_record(
+    empty_database: PostgresSettings, store: RunStore
+) -> None:
+    """Down and up again loses no run, only what the older release does not know."""
+    await run(empty_database, partial(command.upgrade, revision="0002"))
+    await run_sql(empty_database, ADD_KEY, OLD_ACCEPT)
+    await run(empty_database, partial(command.downgrade, revision="0001"))
+    await run_sql(empty_database, OLD_ACCEPT)
+    await run(empty_database, partial(command.upgrade, revision="0002"))
+
+    leases = await store.claim_due_runs(owner="w", limit=9, shapes=["p:second,first"])
+
+    assert [lease.shape for lease in leases] == ["p:second,first"] * 2
 
 
 async def test_two_at_once_migrate_once(empty_database: PostgresSettings) -> None:

@@ -3,6 +3,10 @@
 from decimal import Decimal
 from typing import Any
 
+from sqlalchemy import text
+
+from config.postgres import PostgresSettings
+from services.core.db import create_engine
 from services.core.runs.models import ApiKey, Event, Lease, NewRun, Run, shape_of
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
@@ -45,3 +49,12 @@ async def events_of(store: RunStore, run: Run) -> list[Event]:
     events = await store.list_events({run.id: 0})
     assert list(range(1, len(events) + 1)) == [event.seq for event in events]
     return events
+
+
+async def run_sql(database: PostgresSettings, *statements: str) -> None:
+    """Change the record behind the store's back, as only time or another release would."""
+    engine = create_engine(database.model_copy(update={"statement_timeout_s": 60}))
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    await engine.dispose()

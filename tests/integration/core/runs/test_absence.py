@@ -6,16 +6,26 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import text
 
 from config.postgres import PostgresSettings
 from services.core.db import create_engine
-from services.core.errors import StoreUnavailableError
+from services.core.errors import StoreFullError, StoreUnavailableError
 from services.core.runs.models import ApiKey, Checkpoint, Failure, Lease
 from services.core.runs.states import FailureReason
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 from tests.integration.conftest import StoreFactory
-from tests.integration.core.runs.pieces import COST, SHAPES, STEPS, USAGE, accept, claim, new_run
+from tests.integration.core.runs.pieces import (
+    COST,
+    SHAPES,
+    STEPS,
+    USAGE,
+    accept,
+    claim,
+    new_run,
+    run_sql,
+)
 from tests.integration.proxy import TcpProxy
 
 
@@ -148,6 +158,66 @@ async def test_a_frozen_statement_holds_nobody_up_for_long(
 
     assert all(isinstance(result, StoreUnavailableError) for result in results)
     assert time.monotonic() - began_s < 6
+
+
+FILL_THE_DISK = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+    END $$
+"""
+
+
+async def test_a_full_disk_is_said_and_nothing_is_half_done(
+    store: RunStore, api_key: ApiKey, fresh_database: PostgresSettings
+) -> None:
+    """Each caller of a batch learns what is wrong; with room again, all goes on."""
+    await accept(store, api_key)
+    lease = await claim(store)
+    await run_sql(
+        fresh_database,
+        FILL_THE_DISK,
+        "CREATE TRIGGER full_disk BEFORE INSERT ON events EXECUTE FUNCTION refuse()",
+    )
+
+    results = await asyncio.gather(
+        *(accept(store, api_key) for _ in range(5)),
+        store.start_step(lease, "parse"),
+        store.claim_due_runs(owner="w2", limit=1, shapes=SHAPES),
+        return_exceptions=True,
+    )
+
+    assert {type(result) for result in results} == {StoreFullError}
+    assert "disk is full" in str(results[0])
+    assert [run.id for run in (await store.list_runs(api_key.id)).items] == [lease.run_id]
+    await run_sql(fresh_database, "DROP TRIGGER full_disk ON events")
+    assert await store.start_step(lease, "parse") == 1
+
+
+async def test_counting_and_sweeping_have_more_patience(
+    open_store: StoreFactory, api_key: ApiKey, fresh_database: PostgresSettings
+) -> None:
+    """What no client waits for may take longer than what one does."""
+    store = open_store(timeout_s=0.5, lease_ttl_s=0.05)
+    await accept(store, api_key)
+    await claim(store)
+    engine = create_engine(fresh_database)
+    async with engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(StoreUnavailableError):
+            await store.list_runs(api_key.id)
+        patient = asyncio.gather(
+            store.get_totals(),
+            store.requeue_lapsed_runs(),
+            store.bury_process("w1", culprit=None),
+        )
+        await asyncio.sleep(0.8)
+        assert not patient.done()
+    totals, *taken_back = await patient
+    await engine.dispose()
+
+    assert sum(totals.runs_by_state.values()) == 1
+    assert sum(taken_back) == 1
 
 
 async def test_after_an_absence_holders_may_renew_first(
