@@ -60,12 +60,15 @@ async def _contain(call: Callable[[], Awaitable[Result]]) -> Result:
 async def _end(task: "asyncio.Task[Any]", what: str) -> None:
     """Cancel a task; one that goes on all the same is never stepped again."""
     task.cancel()
-    await asyncio.wait({task}, timeout=CLEANUP_S)
-    coroutine = task.get_coro()
-    if not task.done() and coroutine is not None:
-        logger.error("%s ignored its cancellation and is abandoned", what)
-        with suppress(RuntimeError):  # "coroutine ignored GeneratorExit"
-            coroutine.close()
+    try:
+        await asyncio.wait({task}, timeout=CLEANUP_S)
+    finally:  # whoever cancels the caller once more has no time for more tidying up
+        coroutine = task.get_coro()
+        if not task.done() and coroutine is not None:
+            logger.error("%s ignored its cancellation and is abandoned", what)
+            with suppress(RuntimeError):  # "coroutine ignored GeneratorExit"
+                coroutine.close()
+                task.cancel()  # so that it ends now, with its coroutine, and not as garbage
 
 
 def _retrieve(task: "asyncio.Task[Any]") -> None:

@@ -182,6 +182,6 @@ class LeaseKeeper:
 def _cut_off(runs: Mapping["asyncio.Task[None]", _Held], kept: Container[UUID]) -> None:
     """Cancel those runs whose lease was not kept."""
     for task, held in runs.items():
-        if held.lease.run_id not in kept and not held.is_ending:
+        if held.lease.run_id not in kept and not held.is_ending and not held.is_lost:
             held.is_lost = True
             task.cancel()
