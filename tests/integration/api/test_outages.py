@@ -1,6 +1,7 @@
 """PostgreSQL or Redis away, frozen or full: what clients are told, how soon, and how all goes on by itself."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -17,11 +18,14 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.runs.store import RunStore
 from tests.integration.api.conftest import RUN, Gunicorn, gunicorn
+from tests.integration.fragile_redis import FragileRedis
 from tests.integration.proxy import TcpProxy
 
 ANSWER_S = 2.0
 """Within this time a client is told that the record is away, and all is well again once it is back."""
 HEALTH_S = 2.5
+ACCEPT_S = 1.0
+"""Within this time a run is accepted, whatever Redis does."""
 AT_ONCE = 50
 Ask = Callable[[httpx.AsyncClient, UUID], Coroutine[Any, Any, httpx.Response]]
 
@@ -30,6 +34,10 @@ REQUESTS: dict[str, Ask] = {
     "get": lambda http, run_id: http.get(f"/v1/runs/{run_id}"),
     "list": lambda http, _: http.get("/v1/runs"),
     "cancel": lambda http, run_id: http.post(f"/v1/runs/{run_id}/cancel"),
+    "replay": lambda http, run_id: http.post(f"/v1/runs/{run_id}/replay"),
+    "history": lambda http, run_id: http.get(f"/v1/runs/{run_id}/history"),
+    "dead letters": lambda http, _: http.get("/v1/dead-letters"),
+    "replay many": lambda http, _: http.post("/v1/dead-letters/replay", json={"reason": "crashed"}),
     "emails": lambda http, _: http.get("/v1/emails"),
     "watch": lambda http, run_id: http.get(f"/v1/runs/{run_id}/events"),
 }
@@ -145,10 +153,11 @@ async def test_without_postgresql_each_request_is_refused_in_time(api: FarApi, h
     await api.back(how)
 
     assert await until_accepted(api.http) < ANSWER_S
-    assert (await api.http.post(f"/v1/runs/{run_id}/cancel")).status_code in (202, 409)
-    for name in ("post", "get", "list", "emails", "watch"):
-        answer, took_s = await timed(REQUESTS[name](api.http, run_id))
-        assert answer.is_success, answer.text
+    for name, ask in REQUESTS.items():
+        if name == "watch":  # it ends with the run
+            await api.http.post(f"/v1/runs/{run_id}/cancel")
+        answer, took_s = await timed(ask(api.http, run_id))
+        assert answer.is_success or answer.status_code == 409, (name, answer.text)
         assert took_s < ANSWER_S
 
 
@@ -227,3 +236,52 @@ async def test_nothing_that_was_accepted_is_missing_after_a_freeze(
     assert refused
     assert len(set(accepted)) == len(accepted) == 400
     assert accepted == stored
+
+
+async def test_whatever_becomes_of_redis_runs_are_accepted_at_once(
+    tmp_path: Path, module_database: PostgresSettings, key: str
+) -> None:
+    """Frozen, full, unable to save or dead: 202 all the same, and the health says which."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    redis = FragileRedis()
+    redis.start("--dir", str(folder), "--save", "3600 1")
+    try:
+        async with far_api(tmp_path / "log", module_database, redis.settings, key) as api:
+            assert await post_and_ask(api) == ("up", None)
+
+            redis.freeze()
+            status, error = await post_and_ask(api)
+            assert (status, error) == ("down", "TimeoutError")
+            redis.thaw()
+
+            with redis.client() as admin:
+                admin.config_set("maxmemory", "1mb")
+                status, error = await post_and_ask(api)
+                assert (status, "memory limit" in str(error)) == ("full", True)
+                admin.config_set("maxmemory", "0")
+                assert await post_and_ask(api) == ("up", None)
+
+                shutil.rmtree(folder)
+                admin.bgsave()
+                while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
+                    await asyncio.sleep(0.02)
+                status, error = await post_and_ask(api)
+                assert (status, "to disk" in str(error)) == ("full", True)
+
+            redis.kill()
+            status, error = await post_and_ask(api)
+            assert (status, error) == ("down", "ConnectionError")
+    finally:
+        redis.kill()
+
+
+async def post_and_ask(api: FarApi) -> tuple[str, str | None]:
+    """Post runs, each accepted within a second; then what the health says of Redis."""
+    for answer, took_s in await asyncio.gather(
+        *(timed(api.http.post("/v1/runs", json=RUN)) for _ in range(20))
+    ):
+        assert answer.status_code == 202, answer.text
+        assert took_s < ACCEPT_S
+    part = (await api.http.get("/health")).json()["redis"]
+    return part["status"], part["error"]
