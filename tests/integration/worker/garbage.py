@@ -87,7 +87,7 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "no delivery info": message(without=("delivery_info",)),
     "headers is a list": message() | {"headers": []},
     "properties is a list": message(properties=[]),
-    "body is a list": message(**{"body": "!"}) | {"body": []},
+    "body is a list": message(body="!") | {"body": []},
     "pickle": message(**{"content-type": "application/x-python-serialize"}),
     "pickled body": message(body=b64encode(pickle.dumps([[], {}, {}])).decode())
     | {"content-type": "application/x-python-serialize", "content-encoding": "binary"},
