@@ -67,13 +67,13 @@ class ComposeStack:
             main = min(pid for pid, parent in children.items() if parent == 1)
             _exec(container, f"kill -{name} {main}")
 
-    def pause(self, service: str) -> None:
+    def pause(self, service: str, *, is_first_only: bool = False) -> None:
         """Freeze the containers."""
-        _run("docker", "pause", *self._containers(service))
+        _run("docker", "pause", *self._containers(service)[-1 if is_first_only else 0 :])
 
-    def resume(self, service: str) -> None:
+    def resume(self, service: str, *, is_first_only: bool = False) -> None:
         """Thaw them."""
-        _run("docker", "unpause", *self._containers(service))
+        _run("docker", "unpause", *self._containers(service)[-1 if is_first_only else 0 :])
 
     def stop(self, service: str) -> float:
         """`docker stop` with the grace period of the Compose file."""

@@ -18,10 +18,15 @@ from tests.chaos.stack import Addresses, Stack, from_runner
 from tests.chaos.tree import make_tree
 
 ROOT = Path(__file__).parents[2]
-IS_FULL = os.environ.get("PENSTOCK_CHAOS") == "full"  # noqa: TID251 - how tests run is no setting
+FORM = os.environ.get("PENSTOCK_CHAOS") or "short"  # noqa: TID251 - how tests run is no setting
+IS_FULL = FORM == "full"
 MODE = os.environ.get("PENSTOCK_E2E_MODE", "compose")  # noqa: TID251 - same
-SHORT = Plan(runs=24, probe_every_s=0.2, watchers=4, timeout_s=45, seed=1)
-FULL = Plan(runs=200, probe_every_s=0.1, watchers=20, timeout_s=120, seed=1, after_s=3.0)
+PLANS = {
+    "short": Plan(runs=24, probe_every_s=0.2, watchers=4, timeout_s=45, seed=1),
+    "full": Plan(runs=200, probe_every_s=0.1, watchers=20, timeout_s=120, seed=1, after_s=3.0),
+    # For mutants, which never finish some runs: nobody waits long for them.
+    "hasty": Plan(runs=12, probe_every_s=0.5, watchers=2, timeout_s=30, seed=1),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -39,7 +44,7 @@ def is_chosen(fault: Fault) -> bool:
 @pytest.fixture(scope="session")
 def plan() -> Plan:
     """How much happens in a cell."""
-    return FULL if IS_FULL else SHORT
+    return PLANS[FORM]
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +71,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.fixture(scope="session")
 def results(scene: Scene) -> Results:
     """Where cells write down what they found."""
-    form = "full" if IS_FULL else "short"
-    return Results(ROOT / ".run/chaos" / f"{MODE}-{form}.json", describe(scene, form=form))
+    return Results(ROOT / ".run/chaos" / f"{MODE}-{FORM}.json", describe(scene, form=FORM))
 
 
 def _stack() -> Stack:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from tests.chaos import garbage
+from tests.chaos.compound_faults import COMPOUNDS
 from tests.chaos.deploys import deploy_next
 from tests.chaos.faults import (
     COMPOSE,
@@ -251,5 +252,16 @@ DEPLOYS: Final = (
         pipelines=("drill", "drill_shifting", "drill_next"),
     ),
 )
-FAULTS: Final = (*PROCESSES, *FREEZES, *CUTS, *STORES, *STOPS, *CLOCKS, *POISONS, *CLAUDE, *DEPLOYS)
+FAULTS: Final = (
+    *PROCESSES,
+    *FREEZES,
+    *CUTS,
+    *STORES,
+    *STOPS,
+    *CLOCKS,
+    *POISONS,
+    *CLAUDE,
+    *COMPOUNDS,
+    *DEPLOYS,
+)
 """Every fault; each is one cell. The deploy comes last, for what is deployed stays."""

@@ -73,6 +73,10 @@ class Fault:
     """The poison runs must end as `crashed`, after exactly as many crashes as are allowed."""
     pipelines: tuple[str, ...] = ("drill",)
     """What is posted, in turn."""
+    prepare: Action | None = None
+    """What is put up before the cell."""
+    restore: Action | None = None
+    """What is taken down after it."""
 
 
 def for_s(seconds: float) -> Callable[[Scene], float]:

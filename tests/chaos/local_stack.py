@@ -57,16 +57,17 @@ class LocalStack:
         """To the process that supervisord started."""
         os.kill(self._mains(service)[0], signal.Signals[f"SIG{name}"])
 
-    def pause(self, service: str) -> None:
+    def pause(self, service: str, *, is_first_only: bool = False) -> None:
         """SIGSTOP, until no process is found that has not got it."""
-        mains, reached = self._mains(service), set[int]()
+        mains, reached = self._mains(service)[: 1 if is_first_only else None], set[int]()
         while new := _families(mains).keys() - reached:
             _signal_all(new, signal.SIGSTOP)
             reached |= new
 
-    def resume(self, service: str) -> None:
+    def resume(self, service: str, *, is_first_only: bool = False) -> None:
         """SIGCONT."""
-        _signal_all(_families(self._mains(service)), signal.SIGCONT)
+        mains = self._mains(service)[: 1 if is_first_only else None]
+        _signal_all(_families(mains), signal.SIGCONT)
 
     def stop(self, service: str) -> float:
         """By supervisord, with the stop signal and the grace period of the Compose file."""
@@ -101,6 +102,10 @@ class LocalStack:
             _end(instance)
         self._beside[service] = [newest]
         self._local("stop", service)
+
+    def redeploy(self, service: str, tree: Path) -> None:
+        """Not here: supervisord starts a service from the tree that it was started with."""
+        raise StackError(f"local mode cannot run {service} from {tree}")
 
     def wait_healthy(self, *services: str, timeout_s: float = 60) -> None:
         """By the health checks of the Compose file."""
@@ -193,9 +198,11 @@ class LocalStack:
         ]
 
     def _start_beside(self, service: str, command: list[str]) -> subprocess.Popen[bytes]:
-        log = (self._folder / "logs" / f"{service}-beside.log").open("ab")
-        with log:
-            return subprocess.Popen([*command, "run", service], stdout=log, stderr=log)
+        """One more process of the service, under a name of its own where it has one."""
+        number = len(self._beside.get(service, ())) + 2
+        words = [_renamed(word, number) for word in self._program(service)["command"]]
+        with (self._folder / "logs" / f"{service}-beside.log").open("ab") as log:
+            return subprocess.Popen([*command, "run", service, *words], stdout=log, stderr=log)
 
     def _stop_beside(self, service: str) -> None:
         for instance in self._beside.pop(service, []):
@@ -203,6 +210,11 @@ class LocalStack:
 
     def _local(self, *words: str) -> str:
         return _run(*self._command, *words)
+
+
+def _renamed(word: str, number: int) -> str:
+    """A Celery worker's --hostname=name@host, with a number to the name."""
+    return word.replace("@", f"{number}@") if word.startswith("--hostname=") else word
 
 
 def _end(instance: subprocess.Popen[bytes]) -> None:

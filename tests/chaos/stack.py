@@ -72,10 +72,10 @@ class Stack(Protocol):
     def signal(self, service: str, name: str) -> None:
         """Any other signal, such as QUIT, to a service's main process; a restart policy holds."""
 
-    def pause(self, service: str) -> None:
-        """SIGSTOP to (or freezing of) every process of a service."""
+    def pause(self, service: str, *, is_first_only: bool = False) -> None:
+        """SIGSTOP to (or freezing of) every process of a service, or of its oldest instance."""
 
-    def resume(self, service: str) -> None:
+    def resume(self, service: str, *, is_first_only: bool = False) -> None:
         """Let paused processes go on."""
 
     def stop(self, service: str) -> float:
