@@ -28,9 +28,12 @@ def new_owner(process: str) -> str:
     return f"{process}/{token_hex(4)}"
 
 
-def owner_of_child(owner: str, pid: int) -> str:
-    """The owner name of a prefork child, from that of its parent."""
-    return f"{owner}.{pid}"
+def owner_of_task(owner: str, task_id: str) -> str:
+    """The owner name of a prefork child while it executes a task, from that of its parent.
+
+    Celery tells the parent the task of a child that died, not which child it was.
+    """
+    return f"{owner}.{task_id}"
 
 
 def shapes_of(pipelines: Iterable[Pipeline[Any]]) -> frozenset[str]:

@@ -13,21 +13,20 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 async def execute_isolated_run(
-    runtime: Runtime, run_id: UUID, *, stop_fd: int, on_beat: Callable[[], None]
+    runtime: Runtime, run_id: UUID, *, owner: str, stop_fd: int, on_beat: Callable[[], None]
 ) -> bool:
     """Execute a suspect run, if it is still due; whether it was.
 
     Args:
         runtime: Whose keeper executes it.
         run_id: The run of the hint.
+        owner: The name under which its lease is held.
         stop_fd: A pipe that becomes readable when the worker stops; the run then gets the grace
             period to end and is given back.
         on_beat: Called with each heartbeat.
     """
-    identity = runtime.identity
-    lease = await runtime.store.claim_isolated_run(
-        run_id, owner=identity.owner, shapes=identity.shapes
-    )
+    shapes = runtime.identity.shapes
+    lease = await runtime.store.claim_isolated_run(run_id, owner=owner, shapes=shapes)
     if lease is None:
         return False
     keeper = runtime.keeper

@@ -1,14 +1,14 @@
-"""Gives back the runs of a worker process that died: `python -m services.worker.postmortem OWNER RUN STATUS`.
+"""Gives back the runs of a worker process that died: `python -m services.worker.postmortem OWNER RUN HOW`.
 
-The watcher starts it (watcher.py), with what the flight recorder says: the name under which the dead
-process held leases, and the run that was on the CPU, or "-". Without it the same runs go on when
-their leases lapse, only later. It imports little, since runs wait for it.
+The watcher of an asyncio worker starts it (watcher.py), and the parent of prefork children
+(child_deaths.py). OWNER is the name under which the dead process held leases, RUN the run that was
+on the CPU, or "-". Without it the same runs go on when their leases lapse, only later. It imports
+little, since runs wait for it.
 """
 
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 from functools import partial
 from uuid import UUID
@@ -27,11 +27,11 @@ PATIENCE_S = 8.0
 """Seconds that PostgreSQL may be away; the watcher allows little more."""
 
 
-def main(owner: str, run_on_cpu: str, status: str) -> None:
+def main(owner: str, run_on_cpu: str, how: str) -> None:
     """Give back what the process held, and say so."""
     logs.configure(load(LogfireSettings))
     culprit = None if run_on_cpu == "-" else UUID(run_on_cpu)
-    asyncio.run(give_back(owner, culprit=culprit, how=describe_end(int(status))))
+    asyncio.run(give_back(owner, culprit=culprit, how=how))
 
 
 async def give_back(owner: str, *, culprit: UUID | None, how: str) -> None:
@@ -45,16 +45,6 @@ async def give_back(owner: str, *, culprit: UUID | None, how: str) -> None:
             outcome = f"{await until_store_answers(bury)} runs given back"
     logger.error("worker %s died (%s): %s; %s", owner, how, blamed, outcome)
     await store.close()
-
-
-def describe_end(status: int) -> str:
-    """What ended a process, from its exit status; negative for a signal."""
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import UUID
 
+from celery import current_task
+
+from services.worker.child_deaths import report_child_death
 from services.worker.dispatcher import RunDispatcher
 from services.worker.flight_recorder import FlightRecorder
-from services.worker.identity import Identity, new_owner, owner_of_child, shapes_of
+from services.worker.identity import Identity, new_owner, owner_of_task, shapes_of
 from services.worker.isolated import execute_isolated_run
 from services.worker.run_marks import mark_runs
 from services.worker.runtime import Blueprint, Runtime, open_runtime
@@ -36,14 +39,14 @@ class WorkerProcess:
 
     async def runtime(self) -> Runtime:
         """The runtime of this prefork child, opened at the first call."""
-        return await self._open("worker-isolated", owner_of_child(self._owner, os.getpid()))
+        return await self._open("worker-isolated")
 
-    async def _open(self, kind: str, owner: str) -> Runtime:
+    async def _open(self, kind: str) -> Runtime:
         async with self._opening:
             if self._runtime is None:
                 mark_runs(asyncio.get_running_loop(), self._recorder)
                 shapes = shapes_of(self._blueprint.pipelines.values())
-                identity = Identity(self._node, kind, owner, shapes)
+                identity = Identity(self._node, kind, self._owner, shapes)
                 opening = open_runtime(self._blueprint, identity=identity)
                 self._runtime = await self._exits.enter_async_context(opening)
             return self._runtime
@@ -56,7 +59,7 @@ class WorkerProcess:
     async def dispatch(self) -> None:
         """Begin to claim runs, on the pool's loop."""
         self._recorder = FlightRecorder.of_this_process()
-        runtime = await self._open("worker", self._owner)
+        runtime = await self._open("worker")
         self._recorder.begin(self._owner)
         self._dispatcher = RunDispatcher(
             runtime.store,
@@ -92,10 +95,17 @@ class WorkerProcess:
 
     async def execute_isolated(self, run_id: UUID) -> bool:
         """Execute one suspect run in this process, if it is still due; whether it was."""
-        runtime = await self.runtime()
         return await execute_isolated_run(
-            runtime, run_id, stop_fd=self._stop_fd, on_beat=self.touch_heartbeat_file
+            await self.runtime(),
+            run_id,
+            owner=owner_of_task(self._owner, current_task.request.id or str(run_id)),
+            stop_fd=self._stop_fd,
+            on_beat=self.touch_heartbeat_file,
         )
+
+    def bury_child(self, task_id: str, run_id: str, how: str) -> None:
+        """In the parent: give back the run that a child executed when it died."""
+        report_child_death(owner_of_task(self._owner, task_id), run_id, how)
 
     # --- liveness -----------------------------------------------------------------------------
     def confirm_alive(self) -> None:

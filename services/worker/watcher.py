@@ -26,6 +26,8 @@ PASSED_ON = (
 AWAITED = (*PASSED_ON, signal.SIGCHLD, signal.SIGALRM)
 POSTMORTEM_TIMEOUT_S = 10
 """Seconds that giving runs back may take; after that their leases lapse."""
+POSTMORTEM_ENVIRONMENT = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""Pydantic would import Logfire, which nothing there uses: a fifth of the time."""
 PR_SET_PDEATHSIG = 1
 EX_NOT_FOUND = 127
 """Exit status of a command that does not exist, as a shell has it."""
@@ -40,11 +42,26 @@ def main(command: list[str]) -> int:
     status = _wait(_start(command, recorder_fd=fd))
     if owner := recorder.owner:
         signal.alarm(POSTMORTEM_TIMEOUT_S)
-        # Pydantic would import Logfire, which nothing there uses: a fifth of the time.
-        os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # noqa: TID251 - the child's environment
-        words = ["services.worker.postmortem", owner, recorder.run_on_cpu or "-", str(status)]
-        _wait(_start([sys.executable, "-m", *words]), is_patient=False)
+        os.environ.update(POSTMORTEM_ENVIRONMENT)  # noqa: TID251 - the child's environment
+        run = recorder.run_on_cpu
+        command = postmortem_command(owner, run_on_cpu=run, how=_describe_end(status))
+        _wait(_start(command), is_patient=False)
     return status if status >= 0 else 128 - status
+
+
+def postmortem_command(owner: str, *, run_on_cpu: str | None, how: str) -> list[str]:
+    """What gives back the runs of a dead process, and charges the one that was on the CPU."""
+    return [sys.executable, "-m", "services.worker.postmortem", owner, run_on_cpu or "-", how]
+
+
+def _describe_end(status: int) -> str:
+    """What ended a process, from its exit status; negative for a signal."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:  # a real-time signal
+        return f"signal {-status}"
 
 
 def _open_shared_memory() -> int:

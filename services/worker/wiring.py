@@ -1,8 +1,13 @@
 """Puts a worker together and ties it to Celery's signals."""
 
-from celery import Celery, signals
+import gc
+from collections.abc import Mapping
+
+from billiard.exceptions import WorkerLostError
+from celery import Celery, Task, signals
 
 from services.core import telemetry
+from services.core.queue.contracts import TaskName
 from services.worker.consumer import SturdyConsumer
 from services.worker.pool import PoolLimits, on_drain, on_loop_close, pool_loop, spawn
 from services.worker.probe import Prober
@@ -53,7 +58,25 @@ def _connect_parent(process: WorkerProcess) -> None:
     def end(**_: object) -> None:
         telemetry.shutdown()
 
+    def share_memory(**_: object) -> None:
+        if not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()  # a child that collects garbage would copy each page that it looks at
+
+    def bury(
+        sender: "Task[..., object]",
+        task_id: str,
+        exception: Exception,
+        kwargs: Mapping[str, str],
+        **_: object,
+    ) -> None:
+        if sender.name == TaskName.EXECUTE_ISOLATED_RUN and isinstance(exception, WorkerLostError):
+            how = str(exception).removeprefix("Worker exited prematurely: ")
+            process.bury_child(task_id, kwargs.get("run_id", ""), how)
+
     signals.celeryd_init.connect(begin, weak=False)
+    signals.worker_before_create_process.connect(share_memory, weak=False)
+    signals.task_failure.connect(bury, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_shutdown.connect(end, weak=False)
 

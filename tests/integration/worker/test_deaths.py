@@ -15,6 +15,8 @@ from tests.fakes.waiting import until
 from tests.integration.worker.lab import LEASE_TTL_S, Lab
 
 INNOCENTS = 20
+LONG_LEASE = {"CELERY_LEASE_TTL_S": "60"}
+"""Nothing here may wait for a lease to lapse."""
 
 
 async def _post_waiting(lab: Lab, count: int, seconds: float) -> list[UUID]:
@@ -38,8 +40,8 @@ def _assert_counted_out(lab: Lab, run: Run) -> None:
 @pytest.mark.parametrize("poison", ["exit 0", "exit 1", "sigkill", "segfault"])
 async def test_a_poison_run_is_counted_out_and_nobody_else(lab: Lab, poison: str) -> None:
     """However it ends its process, it is charged, and the twenty that share the process are not."""
-    await lab.start_worker(pool="prefork")
-    await lab.start_worker(is_restarted=True, CELERY_CONCURRENCY="50")
+    await lab.start_worker(pool="prefork", **LONG_LEASE)
+    await lab.start_worker(is_restarted=True, CELERY_CONCURRENCY="50", **LONG_LEASE)
     innocents = await _post_waiting(lab, INNOCENTS, 2)
 
     poisoned, *others = await lab.wait(await lab.post(poison), *innocents, within_s=60)
@@ -50,9 +52,7 @@ async def test_a_poison_run_is_counted_out_and_nobody_else(lab: Lab, poison: str
 
 async def test_a_kill_from_outside_costs_seconds(lab: Lab) -> None:
     """Nobody was on the CPU, so nobody is charged; the runs go on with the restart, not a lease later."""
-    worker = await lab.start_worker(
-        is_restarted=True, CELERY_CONCURRENCY="50", CELERY_LEASE_TTL_S="30"
-    )
+    worker = await lab.start_worker(is_restarted=True, CELERY_CONCURRENCY="50", **LONG_LEASE)
     run_ids = await _post_waiting(lab, INNOCENTS, 1)
 
     os.kill(worker.pool_pid, signal.SIGKILL)
@@ -144,7 +144,7 @@ async def test_sys_exit_in_a_step_ends_nothing(lab: Lab) -> None:
 
 async def test_a_cancelled_call_is_cut_off_within_two_seconds(lab: Lab) -> None:
     """Also with a long lease; a step that resists is abandoned, and its slot is free."""
-    worker = await lab.start_worker(CELERY_CONCURRENCY="2", CELERY_LEASE_TTL_S="30")
+    worker = await lab.start_worker(CELERY_CONCURRENCY="2", **LONG_LEASE)
     hanging, resisting = await lab.post("wait", 60), await lab.post("resist")
     for run_id in (hanging, resisting):
         await lab.wait_for_step("second", run_id)

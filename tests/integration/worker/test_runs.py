@@ -1,10 +1,9 @@
 """Runs on real workers: from a hint to the end, whatever dies on the way."""
 
-import signal
 import time
 from collections import Counter
 
-from services.core.runs.states import FailureReason, RunState
+from services.core.runs.states import RunState
 from tests.integration.worker.lab import LEASE_TTL_S, Lab
 
 DONE = {"text": "done in try 1"}
@@ -84,44 +83,6 @@ async def test_given_back_runs_go_on_after_their_checkpoint(lab: Lab) -> None:
 
     assert (RunState.SUCCEEDED, {"text": "done in try 2"}) == (run.state, run.output)
     assert {"first": 1, "second": 2} == Counter(note.split()[0] for note in lab.noted())
-
-
-async def test_a_killed_worker_loses_nothing(lab: Lab) -> None:
-    """SIGKILL in mid-run: the sweep finds the runs, the isolated worker finishes them."""
-    worker = await lab.start_worker()
-    run_ids = [await lab.post("wait", 1) for _ in range(4)]
-    for run_id in run_ids:
-        await lab.wait_for_step("second", run_id)
-
-    worker.stop(signal.SIGKILL)
-    await lab.start_worker(pool="prefork")
-    runs = await lab.wait(*run_ids, within_s=40)
-
-    assert [(RunState.SUCCEEDED, 1)] * 4 == [(run.state, run.crashes) for run in runs]
-    assert {"first": 4, "second": 8} == Counter(note.split()[0] for note in lab.noted())
-
-
-async def test_a_poison_run_ends_alone(lab: Lab) -> None:
-    """Three dead processes end it as crashed; its neighbours and the isolated worker live on."""
-    isolated = await lab.start_worker(pool="prefork")
-    worker = await lab.start_worker()
-    neighbours = [await lab.post("wait", 1) for _ in range(3)]
-    for run_id in neighbours:
-        await lab.wait_for_step("second", run_id)
-
-    poison = await lab.post("poison")
-    worker.process.wait(15)
-    await lab.start_worker()
-    poisoned, *others = await lab.wait(poison, *neighbours, within_s=60)
-
-    assert poisoned.failure is not None
-    assert (RunState.FAILED, FailureReason.CRASHED, 3) == (
-        poisoned.state,
-        poisoned.failure.reason,
-        poisoned.crashes,
-    )
-    assert {RunState.SUCCEEDED} == {run.state for run in others}
-    assert isolated.process.poll() is None
 
 
 async def test_the_isolated_worker_gives_runs_back_too(lab: Lab) -> None:
