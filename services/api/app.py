@@ -15,11 +15,13 @@ from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.api.background import in_background
+from services.api.deadline import Pulse
 from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
 from services.api.event_hub import EventHub
 from services.api.full_disk import FullDisk
 from services.api.http_metrics import HttpMetrics
+from services.api.key_lookups import KeyLookups
 from services.api.middleware.access_log import AccessLogMiddleware, silence_server_log
 from services.api.middleware.body_limit import BodyLimitMiddleware
 from services.api.middleware.head import HeadMiddleware
@@ -37,8 +39,8 @@ from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.registry import PIPELINES
 
-STATEMENT_S = 1.3
-"""Seconds that one statement for a request may take: below the request's own, so that what hangs makes way for it."""
+STATEMENT_S = 2.0
+"""Seconds that one statement may take, its wait for a connection included; then what hangs makes way for others."""
 ROUTERS = (runs, events, dead_letters, pipelines, emails, health, metrics, docs)
 
 
@@ -58,6 +60,8 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_live)
     app.state.dependencies = dependencies
     app.state.event_hub = EventHub(dependencies.store)
+    app.state.record_pulse = Pulse()
+    app.state.key_lookups = KeyLookups(dependencies.store, app.state.record_pulse)
     app.state.full_disk = FullDisk()
     app.state.http_metrics = HttpMetrics(multiprocess_dir=dependencies.settings.metrics_dir)
     for routes in ROUTERS:

@@ -11,11 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from services.api.deadline import record_deadline
-from services.api.dependencies import get_store
 from services.api.errors import UnauthorizedError, UnsupportedMediaTypeError
+from services.api.key_lookups import KeyLookups
 from services.core.runs.keys import parse_key
 from services.core.runs.models import ApiKey
-from services.core.runs.store import RunStore
 
 # Compared with where there is no such key, so that an unknown key costs the same as a wrong one.
 _NO_HASH = bytes(32)
@@ -24,12 +23,12 @@ _JSON = "application/json"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-async def authenticate(authorization: str, store: RunStore) -> ApiKey:
+async def authenticate(authorization: str, keys: KeyLookups) -> ApiKey:
     """The key that a request was sent with.
 
     Args:
         authorization: The Authorization header.
-        store: Where keys are.
+        keys: Where keys are.
 
     Raises:
         UnauthorizedError: There is none, it is malformed, unknown, wrong or revoked; the answer does not tell which.
@@ -39,7 +38,7 @@ async def authenticate(authorization: str, store: RunStore) -> ApiKey:
     if parsed is None:
         raise UnauthorizedError
     prefix, key_hash = parsed
-    key = await store.find_key(prefix)
+    key = await keys.find_key(prefix)
     is_right = compare_digest(key.key_hash if key else _NO_HASH, key_hash)
     if key is None or not is_right or key.is_revoked:
         raise UnauthorizedError
@@ -69,11 +68,11 @@ class KeyedRoute(APIRoute):
         has_body = self.body_field is not None
 
         async def handle_keyed(request: Request) -> Response:
-            async with record_deadline() as deadline:
+            async with record_deadline(request.app.state.record_pulse) as deadline:
                 request.state.deadline = deadline
-                store = await get_store(request)
+                keys: KeyLookups = request.app.state.key_lookups
                 authorization = request.headers.get("authorization", "")
-                request.state.api_key = await authenticate(authorization, store)
+                request.state.api_key = await authenticate(authorization, keys)
                 require_json(request)
                 if has_body:
                     with deadline.paused():  # a slow client is not a slow record

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from services.api.dependencies import Dependencies, Redis
-from services.api.schemas import ClaudeHealth, ClaudeStatus, PartHealth, PartStatus
+from services.api.health_schemas import ClaudeHealth, ClaudeStatus, PartHealth, PartStatus
 from services.core.clock import monotonic_s
 from services.core.errors import StoreUnavailableError
 from services.core.runs.models import RunTotals

@@ -15,8 +15,7 @@ from services.api.checks import (
 )
 from services.api.dependencies import Dependencies, Deps
 from services.api.errors import NOT_READY, NotReadyError
-from services.api.openapi import problems
-from services.api.schemas import (
+from services.api.health_schemas import (
     ClaudeStatus,
     Health,
     HealthStatus,
@@ -27,6 +26,7 @@ from services.api.schemas import (
     QueueHealth,
     Readiness,
 )
+from services.api.openapi import problems
 from services.core.runs.states import RunState
 
 FRESH_S: Final = 45.0

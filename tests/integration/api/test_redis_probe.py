@@ -12,8 +12,8 @@ from redis import exceptions
 
 from config.redis import RedisSettings
 from services.api.checks import check_redis
+from services.api.health_schemas import PartStatus
 from services.api.redis_probe import RedisProbe
-from services.api.schemas import PartStatus
 from tests.integration.fragile_redis import FragileRedis
 
 

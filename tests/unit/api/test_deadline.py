@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from services.api import deadline
-from services.api.deadline import record_deadline
+from services.api.deadline import Pulse, record_deadline
 from services.core.errors import StoreUnavailableError
 from services.core.runs.models import ApiKey, Run
 from tests.fakes.run_store import InMemoryRunStore
@@ -20,13 +20,14 @@ SHORT_S = 0.1
 
 @pytest.fixture(autouse=True)
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of a second for each request."""
+    """A tenth of a second for each request, and for the record's silence."""
     monkeypatch.setattr(deadline, "REQUEST_S", SHORT_S)
+    monkeypatch.setattr(deadline, "SILENCE_S", SHORT_S)
 
 
 async def test_what_is_in_time_is_left_alone() -> None:
     """The deadline is gone with its context."""
-    async with record_deadline():
+    async with record_deadline(Pulse()):
         await asyncio.sleep(0)
     await asyncio.sleep(SHORT_S * 2)
 
@@ -35,7 +36,7 @@ async def test_what_takes_too_long_is_an_absent_record() -> None:
     """Several statements share one bound."""
 
     async def ask_often() -> None:
-        async with record_deadline():
+        async with record_deadline(Pulse()):
             for _ in range(10):
                 await asyncio.sleep(SHORT_S / 5)
 
@@ -46,7 +47,7 @@ async def test_what_takes_too_long_is_an_absent_record() -> None:
 async def test_anothers_timeout_stays_what_it_is() -> None:
     """Only the deadline's own end is the record's absence."""
     with pytest.raises(TimeoutError):
-        async with record_deadline():
+        async with record_deadline(Pulse()):
             raise TimeoutError
 
 
@@ -55,7 +56,7 @@ async def test_a_pause_costs_no_time() -> None:
     passed = []
 
     async def wait_in_between() -> None:
-        async with record_deadline() as limit:
+        async with record_deadline(Pulse()) as limit:
             with limit.paused():
                 await asyncio.sleep(SHORT_S * 2)
             await asyncio.sleep(SHORT_S / 5)
@@ -66,6 +67,25 @@ async def test_a_pause_costs_no_time() -> None:
         await wait_in_between()
 
     assert passed == ["the pause"]
+
+
+async def test_while_the_record_answers_others_nobody_is_cut_off() -> None:
+    """A busy machine is slow, not down; once the record is silent, the request ends."""
+    pulse = Pulse()
+    passed = []
+
+    async def ask_long() -> None:
+        async with record_deadline(pulse):
+            for number in range(30):
+                await asyncio.sleep(SHORT_S / 5)
+                passed.append(number)
+                if number < 10:
+                    pulse.note()
+
+    with pytest.raises(StoreUnavailableError):
+        await ask_long()
+
+    assert 10 < len(passed) < 20
 
 
 async def test_authentication_and_work_share_the_time(
@@ -80,7 +100,7 @@ async def test_authentication_and_work_share_the_time(
         return await find_key(prefix)
 
     async def get_slowly(*ids: Any) -> Run:
-        await asyncio.sleep(SHORT_S * 0.6)
+        await asyncio.sleep(SHORT_S * 1.2)
         return await get_run(*ids)
 
     store.find_key = find_slowly  # type: ignore[method-assign]  # a slow record
