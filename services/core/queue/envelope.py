@@ -11,8 +11,8 @@ from services.core.scrubbing import scrub
 
 MAX_MESSAGE_BYTES = 262_144
 """Longest message of a queue; ours are below 2,000 bytes."""
-MAX_BROADCAST_BYTES = 16_777_216
-"""Longest message to all: remote control, and events, of which a second's worth goes in one message."""
+MAX_BROADCAST_BYTES = 4_194_304
+"""Longest message to all: remote control, and events, of which hundreds go in one message."""
 EXCERPT_CHARACTERS = 100
 """Characters of a dropped message that a log line shows."""
 PUT_BACKS = "penstock_put_backs"
@@ -108,14 +108,14 @@ _TASK_BODY: TypeAdapter[tuple[list[Any], _Arguments, _Workflow]] = TypeAdapter(
 )
 
 
-def read_envelope(raw: bytes) -> dict[str, Any]:
+def read_envelope(raw: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str, Any]:
     """The message in one item of a queue.
 
     Raises:
         GarbageError: It is none; says why.
     """
-    if len(raw) > MAX_MESSAGE_BYTES:
-        raise GarbageError(f"longer than {MAX_MESSAGE_BYTES:,} bytes")
+    if len(raw) > max_bytes:
+        raise GarbageError(f"longer than {max_bytes:,} bytes")
     try:
         envelope: Any = loads(raw)
     except UNREADABLE as error:
@@ -132,14 +132,29 @@ def check_envelope(envelope: object) -> None:
     """
     try:
         checked = _Envelope.model_validate(envelope)
-        if checked.properties.body_encoding == "base64":
-            b64decode(checked.body)
+        _decode(checked.body, checked.properties.body_encoding)
     except ValidationError as error:
         raise GarbageError(_told(error)) from error
     except ValueError as error:
-        raise GarbageError("body: not base64") from error
+        raise GarbageError("body: not text in base64") from error
     if checked.headers.get("compression"):
         raise GarbageError("headers: compressed")
+
+
+def check_body(envelope: dict[str, Any]) -> None:
+    """Refuse a message whose body is not JSON: kombu would log all of it.
+
+    Raises:
+        GarbageError: It is not.
+    """
+    try:
+        loads(_decode(envelope["body"], envelope["properties"].get("body_encoding")))
+    except UNREADABLE as error:
+        raise GarbageError("body: not JSON") from error
+
+
+def _decode(body: str, encoding: str | None) -> str:
+    return b64decode(body).decode() if encoding == "base64" else body
 
 
 def check_task(headers: object, body: object) -> TaskHeaders:

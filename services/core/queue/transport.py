@@ -22,6 +22,7 @@ from services.core.queue.envelope import (
     MAX_BROADCAST_BYTES,
     UNREADABLE,
     GarbageError,
+    check_body,
     check_envelope,
     excerpt,
     read_envelope,
@@ -268,27 +269,14 @@ class SturdyChannel(_KombuChannel):  # type: ignore[misc]  # see _KombuChannel
     # --- messages to all: remote control, events ----------------------------------------------
     def _handle_message(self, client: Any, r: Any) -> Any:
         payload = super()._handle_message(client, r)
-        data = payload["data"]
-        if isinstance(data, bytes | str) and len(data) > MAX_BROADCAST_BYTES:
-            log_dropped("a broadcast", data, "too long")
-            payload["data"] = None
+        raw = payload["data"]
+        if isinstance(raw, bytes):  # confirmations of subscriptions have numbers
+            try:
+                check_body(read_envelope(raw, max_bytes=MAX_BROADCAST_BYTES))
+            except GarbageError as error:
+                log_dropped(f"broadcast {payload['channel'].decode(errors='replace')}", raw, error)
+                payload["data"] = None
         return payload
-
-    def _receive_one(self, c: Any) -> Any:
-        try:
-            return super()._receive_one(c)
-        except (ArithmeticError, AttributeError, RecursionError) as error:
-            # kombu drops what is not JSON, but not what its decoder of marked values chokes on.
-            log_dropped("a broadcast", "", type(error).__name__)
-            return None
-
-    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
-        try:
-            check_envelope(message)
-        except GarbageError as error:
-            log_dropped(f"broadcast {exchange}", str(message), error)
-            return None
-        return super()._deliver_fanout_message(message, exchange)
 
 
 class Channel(SturdyChannel):
