@@ -82,6 +82,7 @@ COMPOUNDS: Final = (
         _return_to_slow_worker,
         hold_s=beyond_lease,
         answers=Answers.REFUSE,
+        moments=0,
         input={"seconds": 5},
     ),
     Fault(
