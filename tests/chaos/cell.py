@@ -202,9 +202,8 @@ def late_answers(probes: Sequence[Probe], answers: Answers) -> list[str]:
 
 def _is_good(probe: Probe, answers: Answers) -> bool:
     if probe.status in (200, 202):
-        return probe.latency_s <= (
-            ACCEPT_WITHIN_S if answers is Answers.ACCEPT else REFUSE_WITHIN_S
-        )
+        must_accept = answers is Answers.ACCEPT and probe.method == "POST"
+        return probe.latency_s <= (ACCEPT_WITHIN_S if must_accept else REFUSE_WITHIN_S)
     is_refusal = probe.status == httpx.codes.SERVICE_UNAVAILABLE and probe.has_retry_after
     return answers is Answers.REFUSE and is_refusal and probe.latency_s <= REFUSE_WITHIN_S
 

@@ -5,6 +5,7 @@ from typing import Final
 from tests.chaos import garbage
 from tests.chaos.compound_faults import COMPOUNDS
 from tests.chaos.deploys import deploy_next
+from tests.chaos.disks import DISKS
 from tests.chaos.faults import (
     COMPOSE,
     Action,
@@ -262,6 +263,7 @@ FAULTS: Final = (
     *POISONS,
     *CLAUDE,
     *COMPOUNDS,
+    *DISKS,
     *DEPLOYS,
 )
 """Every fault; each is one cell. The deploy comes last, for what is deployed stays."""
