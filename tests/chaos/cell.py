@@ -1,6 +1,8 @@
 """One cell: load, a fault in the middle of it, its end, and the verdict."""
 
 import asyncio
+import contextlib
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -15,6 +17,7 @@ from tests.chaos.client import JsonObject, Load, open_api
 from tests.chaos.faults import Answers, Fault
 from tests.chaos.prober import Probe, Prober, summarize
 from tests.chaos.scene import Scene
+from tests.chaos.stack import StackError
 from tests.chaos.verdict import Evidence, Verdict, judge
 from tests.chaos.watchers import Watcher
 
@@ -22,6 +25,15 @@ SAMPLE_S: Final = 0.05
 """Seconds between two looks at how many calls are open."""
 ACCEPT_WITHIN_S: Final = 1.0
 REFUSE_WITHIN_S: Final = 2.0
+EMAIL_EVERY: Final = 8
+"""One run in so many writes an email, of which there must be one in the end."""
+EMAIL: Final = {
+    "template_type": "general",
+    "template": "Dear {{name}},\n\nI read about your work on {{research_topic}}.\n\nKind regards\n{{sender}}",
+    "recipient": {"name": "Dr. Elena Marsh", "affiliation": "Northfield University"},
+    "sender": "Sam Okafor",
+    "sources": [f"{os.environ.get('PENSTOCK_E2E_SAMPLES_URL')}/researcher.html"],  # noqa: TID251
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +80,12 @@ async def run_cell(scene: Scene, fault: Fault, plan: Plan, *, prefix: str) -> Ve
 
 
 def body_of(fault: Fault, number: int, *, runs: int) -> JsonObject:
-    """The run with a number: a drill; poisoned now and then, where the fault is poison."""
-    is_poison = fault.poison is not None and number < runs and number % fault.poison_every == 1
-    return {
-        "pipeline": fault.pipelines[number % len(fault.pipelines)],
-        "input": fault.input | (fault.poison or {} if is_poison else {}),
-    }
+    """The run with a number: mostly drills, now and then an email; poisoned, where the fault is poison."""
+    if fault.poison is not None and number < runs and number % fault.poison_every == 1:
+        return {"pipeline": "drill", "input": fault.input | fault.poison}
+    if number % EMAIL_EVERY == EMAIL_EVERY - 1:
+        return {"pipeline": "outreach_email", "input": EMAIL}
+    return {"pipeline": fault.pipelines[number % len(fault.pipelines)], "input": fault.input}
 
 
 async def _play(cell: Cell, http: httpx.AsyncClient) -> None:
@@ -102,7 +114,7 @@ async def _harm(cell: Cell) -> None:
     """Apply the fault while calls are in flight."""
     counts = [await _until_running(cell, cell.fault.running)]
     cell.began_at = cell.scene.stack.now()
-    async with in_background(_sample(cell, counts)):
+    async with in_background(_sample_ledger(cell, counts), _sample_record(cell, counts)):
         await asyncio.to_thread(cell.fault.apply, cell.scene)
     cell.harmed_at = cell.scene.stack.now()
     cell.calls_in_flight = max(counts) * cell.fault.moments + cell.fault.spoiled
@@ -116,11 +128,18 @@ async def _heal(cell: Cell) -> None:
         cell.healed_at = cell.harmed_at
 
 
-async def _sample(cell: Cell, counts: list[int]) -> None:
+async def _sample_ledger(cell: Cell, counts: list[int]) -> None:
     """Look again and again how many calls are open: the fault takes hold at a moment that nobody knows."""
     while True:
         counts.append(await asyncio.to_thread(cell.scene.ledger.count_open))
         await asyncio.sleep(SAMPLE_S)
+
+
+async def _sample_record(cell: Cell, counts: list[int]) -> None:
+    """The same for steps, until the record cannot be asked any more."""
+    with contextlib.suppress(StackError):
+        while True:
+            counts.append(await asyncio.to_thread(evidence.count_running_steps, cell.scene.stack))
 
 
 async def _until_running(cell: Cell, wanted: int) -> int:
@@ -183,9 +202,8 @@ def late_answers(probes: Sequence[Probe], answers: Answers) -> list[str]:
 
 def _is_good(probe: Probe, answers: Answers) -> bool:
     if probe.status in (200, 202):
-        return probe.latency_s <= (
-            ACCEPT_WITHIN_S if answers is Answers.ACCEPT else REFUSE_WITHIN_S
-        )
+        must_accept = answers is Answers.ACCEPT and probe.method == "POST"
+        return probe.latency_s <= (ACCEPT_WITHIN_S if must_accept else REFUSE_WITHIN_S)
     is_refusal = probe.status == httpx.codes.SERVICE_UNAVAILABLE and probe.has_retry_after
     return answers is Answers.REFUSE and is_refusal and probe.latency_s <= REFUSE_WITHIN_S
 

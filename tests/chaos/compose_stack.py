@@ -14,6 +14,8 @@ TIMEOUT_S: Final = 120.0
 POLL_S: Final = 0.1
 NETWORKS: Final = {"postgres": "record", "redis": "broker", "simulator": "claude"}
 """The network that a server is reached by."""
+ONCE: Final = {"migrate"}
+SMALL_DISKS: Final = "tests/chaos/compose.small-disks.yaml"
 SELDOM_CHECKED: Final = {"beat", "flower"}
 """Their health is looked at once a minute, so that it says little about this moment."""
 PARENTS: Final = "grep -H ^PPid: /proc/[0-9]*/status 2>/dev/null || true"
@@ -110,6 +112,21 @@ class ComposeStack:
         """Compose makes the container anew, because what it mounts has changed."""
         _compose("up", "--detach", "--wait", "--no-deps", service, PENSTOCK_TREE=str(tree))
 
+    def use_small_disk(self, service: str) -> None:
+        """Recreate the server with an empty file system; the record is created anew."""
+        _compose("up", "--detach", "--no-deps", "disk-holder", COMPOSE_FILE=_with_small_disks())
+        _compose("up", "--detach", "--wait", "--no-deps", service, COMPOSE_FILE=_with_small_disks())
+        self._migrate()
+
+    def use_usual_disks(self) -> None:
+        """Recreate the servers as they were, with what they had."""
+        _compose("up", "--detach", "--wait", "--no-deps", "postgres", "redis")
+        _compose("rm", "--stop", "--force", "disk-holder", COMPOSE_FILE=_with_small_disks())
+        self._migrate()
+
+    def _migrate(self) -> None:
+        _compose("run", "--rm", "--no-deps", "migrate")
+
     def wait_healthy(self, *services: str, timeout_s: float = 60) -> None:
         """As Docker sees them; a container without a health check must run."""
         deadline = time.monotonic() + timeout_s
@@ -186,8 +203,13 @@ class ComposeStack:
         return sorted(wanted & wrong | wanted - {name for name, _, _ in rows})
 
 
+def _with_small_disks() -> str:
+    files = os.environ["COMPOSE_FILE"]  # noqa: TID251 - Compose's own variable
+    return os.pathsep.join((files, SMALL_DISKS))
+
+
 def _is_well(name: str, state: str, status: str) -> bool:
-    if name == "migrate":
+    if name in ONCE:
         return status.startswith("Exited (0)")
     if name in SELDOM_CHECKED:
         return state == "running"

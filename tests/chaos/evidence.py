@@ -28,6 +28,7 @@ class RecordedRun:
 
     id: str
     key: str
+    pipeline: str
     state: str
     reason: str | None
     crashes: int
@@ -54,7 +55,7 @@ class Calls:
 PACE: Final = {"latency_ms": 250, "chunk_delay_ms": 0}
 """How long a call takes. In one piece, because the machine has better things to do than to send pieces."""
 RUNS = """
-    SELECT id, idempotency_key AS key, state, failure->>'reason' AS reason, crashes,
+    SELECT id, idempotency_key AS key, pipeline, state, failure->>'reason' AS reason, crashes,
            extract(epoch FROM created_at)::float8 AS created_at,
            (SELECT count(*) FROM emails WHERE emails.run_id = runs.id) AS emails
     FROM runs WHERE idempotency_key LIKE '{prefix}-%' ORDER BY id

@@ -19,7 +19,7 @@ SETTINGS: Final = {
 }
 """Settings that decide how fast things recover, and their defaults."""
 VERSIONS: Final = (
-    "python -c \"import platform; from importlib.metadata import version as v; print('Python', "
+    "python -c \"import platform; from importlib.metadata import version as v; print('Python ' + "
     "platform.python_version(), *(f'{n} {v(n)}' for n in "
     "('celery', 'kombu', 'redis', 'fastapi', 'gunicorn', 'asyncpg', 'sqlalchemy')), sep='\\n')\""
 )

@@ -5,6 +5,7 @@ from typing import Final
 from tests.chaos import garbage
 from tests.chaos.compound_faults import COMPOUNDS
 from tests.chaos.deploys import deploy_next
+from tests.chaos.disks import DISKS
 from tests.chaos.faults import (
     COMPOSE,
     Action,
@@ -45,7 +46,7 @@ def _kill_inside(scene: Scene, service: str, *, every: bool) -> None:
 def _kill_suspects(scene: Scene) -> None:
     """Make suspects of the runs by two deaths in a row, and kill the processes that execute them."""
     scene.stack.kill_inside("worker")
-    scene.until(RUNNING, at_least=1)
+    scene.until(f"{RUNNING} AND runs.attempts > 1", at_least=3)
     scene.stack.kill_inside("worker")
     scene.until(f"{RUNNING} AND runs.is_isolated", at_least=1)
     scene.stack.kill_inside("worker-isolated", every=True)
@@ -57,6 +58,14 @@ def _redis(*arguments: str) -> Action:
 
 def _command(scene: Scene, arguments: tuple[str, ...]) -> None:
     scene.stack.redis(*arguments)
+
+
+def _shell(service: str, command: str) -> Action:
+    return lambda scene: _run(scene, service, command)
+
+
+def _run(scene: Scene, service: str, command: str) -> None:
+    scene.stack.shell(service, command)
 
 
 def _stop_worker(scene: Scene) -> None:
@@ -100,6 +109,7 @@ PROCESSES: Final = (
         _kill_suspects,
         moments=3,
         runs=6,
+        running=1,
     ),
     killed(
         "isolated worker",
@@ -197,6 +207,18 @@ STOPS: Final = (
         moments=0,
     ),
 )
+CLOCKS: Final = tuple(
+    Fault(
+        f"worker's clock {direction}",
+        f"the worker's wall clock is {direction} by an hour, then right again",
+        _shell("worker", f"echo {shift_s} > /tmp/clock-shift"),
+        _shell("worker", "rm /tmp/clock-shift"),
+        hold_s=for_s(2.5),
+        moments=0,
+        modes=COMPOSE,
+    )
+    for direction, shift_s in (("fast", 3600), ("slow", -3600))
+)
 POISONS: Final = (
     poisoned("exit", "steps that call os._exit, one in ten runs"),
     poisoned("sigkill", "steps that SIGKILL their own process"),
@@ -237,9 +259,11 @@ FAULTS: Final = (
     *CUTS,
     *STORES,
     *STOPS,
+    *CLOCKS,
     *POISONS,
     *CLAUDE,
     *COMPOUNDS,
+    *DISKS,
     *DEPLOYS,
 )
 """Every fault; each is one cell. The deploy comes last, for what is deployed stays."""

@@ -61,7 +61,7 @@ class Fault:
     """Calls that are answered, and paid for, in vain."""
     runs: int | None = None
     """Runs that are posted before it; None: as many as the form of the suite says."""
-    running: int = 1
+    running: int = 8
     """Steps that are being executed when it comes, at least."""
     input: dict[str, Any] = field(default_factory=lambda: {"seconds": 0.3})
     """What each drill run is told."""
@@ -159,6 +159,7 @@ def poisoned(
         nothing,
         moments=3,
         poison={"poison": name, "poison_step": "second"} | plan,
+        poison_every=30,
         is_poison_deadly=is_deadly,
         modes=modes,
         hold_s=for_s(1.0),

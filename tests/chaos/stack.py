@@ -96,6 +96,12 @@ class Stack(Protocol):
     def redeploy(self, service: str, tree: Path) -> None:
         """Replace a service by one from another tree: stop, then start; wait until it is healthy."""
 
+    def use_small_disk(self, service: str) -> None:
+        """Let a server begin anew on a small, empty file system, with the schema and the first key."""
+
+    def use_usual_disks(self) -> None:
+        """Let it go on where it was before."""
+
     def wait_healthy(self, *services: str, timeout_s: float = 60) -> None:
         """Until the health check of every named service (by default of all) succeeds."""
 

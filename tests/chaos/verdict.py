@@ -177,8 +177,8 @@ def _second_ends(run: RecordedRun) -> Iterable[str]:
         yield f"{run.id} has {ends['end']} final events"
     if run.is_final and not (run.events and run.events[-1].type == f"run.{run.state}"):
         yield f"{run.id} is {run.state}, but its last event says something else"
-    if run.emails > 1:
-        yield f"{run.id} has {run.emails} emails"
+    if run.emails != (run.pipeline == "outreach_email" and run.state == "succeeded"):
+        yield f"{run.id} is {run.state} and has {run.emails} emails"
 
 
 def _second_checkpoints(run: RecordedRun) -> Iterable[str]:
