@@ -129,6 +129,19 @@ async def test_a_blocked_loop_is_no_crash(lab: Lab) -> None:
     assert blocked.process.poll() is None
 
 
+async def test_a_loop_blocked_for_ever_ends_its_process(lab: Lab) -> None:
+    """Nothing else can end such code; the run that holds the loop is charged, the others go on."""
+    await lab.start_worker(is_restarted=True, LAB_LAG_LIMIT_S="2", **LONG_LEASE)
+    innocents = await _post_waiting(lab, 3, 1)
+    blocking = await lab.post("block", 600)
+
+    runs = await lab.wait(*innocents, within_s=40)
+    guilty = await lab.get(blocking)
+
+    assert {(RunState.SUCCEEDED, 0)} == {(run.state, run.crashes) for run in runs}
+    assert (RunState.QUEUED, 1) == (guilty.state, guilty.crashes)
+
+
 async def test_sys_exit_in_a_step_ends_nothing(lab: Lab) -> None:
     """It is a failed try like any other, on both pools."""
     workers = [await lab.start_worker(), await lab.start_worker(pool="prefork")]
