@@ -68,24 +68,6 @@ async def test_a_kill_from_outside_costs_seconds(lab: Lab) -> None:
     assert f"died (SIGKILL): no run was on the CPU; {INNOCENTS} runs given back" in worker.output()
 
 
-async def test_the_watcher_passes_a_stop_on(lab: Lab) -> None:
-    """SIGTERM drains as without a watcher, and a worker that says goodbye needs no postmortem."""
-    worker = await lab.start_worker()
-    run_id = await lab.post("wait", 60)
-    await lab.wait_for_step("second", run_id)
-
-    worker.stop()
-    run = await lab.get(run_id)
-
-    assert (0, RunState.QUEUED, 0, 0) == (
-        worker.process.returncode,
-        run.state,
-        run.crashes,
-        run.lapses,
-    )
-    assert "died" not in worker.output()
-
-
 async def test_a_stopped_workers_runs_start_elsewhere_at_once(lab: Lab) -> None:
     """The stopping worker itself hints what it gives back: no sweep, no look of the other is awaited."""
     worker = await lab.start_worker()
