@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local.env_file import choose_ports, derive_files, read_env_file, write_env_file
@@ -14,8 +13,6 @@ from local.welcome import compose_welcome
 if TYPE_CHECKING:
     from local.programs import Place
     from local.stack import LocalStack
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def say(line: str) -> None:
@@ -42,7 +39,7 @@ def _secrets(options: argparse.Namespace) -> None:
         raise LocalError(
             f"add SECRETS_DIR=./.secrets to {options.env_file}: Compose reads it there"
         )
-    derive_files(variables, ROOT / variables["SECRETS_DIR"])
+    derive_files(variables, options.root / variables["SECRETS_DIR"])
 
 
 def _key(options: argparse.Namespace) -> None:
@@ -57,9 +54,9 @@ def _place(options: argparse.Namespace, variables: Mapping[str, str]) -> "Place"
     from local.programs import Place  # noqa: PLC0415 - needs packages
 
     return Place(
-        root=ROOT,
+        root=options.root.absolute(),
         run_dir=options.run_dir.absolute(),
-        secrets_dir=ROOT / variables["SECRETS_DIR"],
+        secrets_dir=options.root / variables["SECRETS_DIR"],
     )
 
 
@@ -70,7 +67,7 @@ def _stack(options: argparse.Namespace) -> "LocalStack":
 
     variables = _variables(options)
     place = _place(options, variables)
-    programs = make_programs(read_services(ROOT, variables), place, shell=options.shell)
+    programs = make_programs(read_services(options.root, variables), place, shell=options.shell)
     return LocalStack(programs, place, say=say)
 
 
@@ -83,7 +80,7 @@ def _down(options: argparse.Namespace) -> None:
 
 
 def _ps(options: argparse.Namespace) -> None:
-    for name, state, health in _stack(options).describe():
+    for name, state, health in _stack(options).describe(options.services):
         say(f"{name:<16} {state:<40} {health}")
 
 
@@ -99,6 +96,19 @@ def _kill(options: argparse.Namespace) -> None:
     _stack(options).kill(options.service)
 
 
+def _start(options: argparse.Namespace) -> None:
+    _stack(options).start(options.service)
+
+
+def _stop(options: argparse.Namespace) -> None:
+    _stack(options).stop(options.service)
+
+
+def _pid(options: argparse.Namespace) -> None:
+    if pid := _stack(options).pid(options.service):
+        say(str(pid))
+
+
 def _run(options: argparse.Namespace) -> int:
     return _stack(options).run(options.service, options.command)
 
@@ -110,9 +120,12 @@ def _watch(options: argparse.Namespace) -> None:
 
 
 def _trial(options: argparse.Namespace) -> int:
-    from local.trial import run_trial  # noqa: PLC0415 - needs packages
+    from local.trial import Trial, run_trial  # noqa: PLC0415 - needs packages
 
-    return run_trial(options.mode, options.command, root=ROOT, shell=options.shell)
+    tree = options.tree.resolve() if options.tree else None
+    name = options.name or (f"{options.mode}-{tree.name}" if tree else options.mode)
+    trial = Trial(options.mode, name=name, root=options.root, tree=tree, shell=options.shell)
+    return run_trial(trial, options.command, settings=options.set)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -124,6 +137,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "ps": _ps,
     "logs": _logs,
     "kill": _kill,
+    "start": _start,
+    "stop": _stop,
+    "pid": _pid,
     "run": _run,
     "watch": _watch,
     "trial": _trial,

@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from itertools import chain
 from pathlib import Path
@@ -74,13 +74,26 @@ class LocalStack:
             self._supervisor.start(name)
 
     def run(self, name: str, command: list[str]) -> int:
-        """Run another command as a service would run here; its exit status."""
+        """Run another command (its own if there is none) as a service would run here; its exit status."""
         program = self._programs[name]
+        command = command or program.command
         return subprocess.call(command, cwd=self._place.root, env=program.environment)  # noqa: S603 - the user's own words
 
     def kill(self, name: str) -> None:
         """SIGKILL a service and keep it down until the next `up`."""
         self._supervisor.kill(name)
+
+    def start(self, name: str) -> None:
+        """Start a service, and do not wait until it works."""
+        self._supervisor.start(name)
+
+    def stop(self, name: str) -> None:
+        """Stop a service in good order, within its grace period, and keep it down."""
+        self._supervisor.stop(name)
+
+    def pid(self, name: str) -> int:
+        """A service's main process; 0 if it does not run."""
+        return self._supervisor.pid(name)
 
     @property
     def watched(self) -> set[Path]:
@@ -98,10 +111,11 @@ class LocalStack:
 
         return [program.name for program in self._programs.values() if watches(program)]
 
-    def describe(self) -> list[tuple[str, str, str]]:
-        """Name, state and health of each service."""
-        with ThreadPoolExecutor(len(self._programs)) as threads:
-            return list(threads.map(self._describe, self._programs.values()))
+    def describe(self, names: Sequence[str] = ()) -> list[tuple[str, str, str]]:
+        """Name, state and health of each service, or of those that are named."""
+        programs = [self._programs[name] for name in names or self._programs]
+        with ThreadPoolExecutor(len(programs)) as threads:
+            return list(threads.map(self._describe, programs))
 
     def _describe(self, program: Program) -> tuple[str, str, str]:
         if not self._supervisor.is_running:

@@ -16,6 +16,7 @@ from supervisor.states import ProcessStates  # type: ignore[import-untyped]  # h
 from supervisor.xmlrpc import Faults, SupervisorTransport  # type: ignore[import-untyped]  # has no types
 
 from local.errors import LocalError
+from local.processes import signal_family
 from local.programs import Place, Program
 
 LONGEST_SOCKET_PATH = 107
@@ -168,11 +169,19 @@ class Supervisor:
             self._call("stopProcess", name)
 
     def kill(self, name: str) -> None:
-        """SIGKILL a program and its children, and keep it down."""
-        pid = self.info(name)["pid"]
+        """SIGKILL a program and all that it started, and keep it down."""
+        pid = self.pid(name)
         if pid:
-            os.killpg(pid, signal.SIGKILL)
+            # Stopped first, so that it neither starts processes nor is started again in between.
+            signal_family(pid, signal.SIGSTOP)
+            with _tolerating(Faults.NOT_RUNNING):
+                self._call("stopProcess", name, False)  # noqa: FBT003 - do not wait; XML-RPC has no keywords
+            signal_family(pid, signal.SIGKILL)
         self.stop(name)
+
+    def pid(self, name: str) -> int:
+        """The program's process; 0 if it does not run."""
+        return int(self.info(name)["pid"])
 
     def _call(self, method: str, *arguments: object) -> Any:
         transport = SupervisorTransport(serverurl=f"unix://{self._socket}")

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,17 +19,31 @@ RESEARCH_ARXIV_URL=http://simulator:8080/arxiv/api/query
 RESEARCH_ALLOWED_PRIVATE_HOSTS=["simulator:8080"]
 """
 """What compose.override.yaml sets in development; a Compose trial runs the deployable file with the simulator added."""
+COMPOSE_FILES = ("compose.yaml", "docker/compose.trial.yaml")
+TREE_COMPOSE_FILE = "docker/compose.chaos.yaml"
 
 
 class Trial:
     """One stack for one test run, in a folder of its own below `.run`."""
 
-    def __init__(self, mode: str, *, root: Path, shell: Mapping[str, str]) -> None:
+    def __init__(
+        self, mode: str, *, name: str, root: Path, tree: Path | None, shell: Mapping[str, str]
+    ) -> None:
+        """Describe a stack; nothing is written before prepare().
+
+        Args:
+            mode: compose or local.
+            name: Tells it from other trials of the checkout.
+            root: The checkout.
+            tree: What runs instead of the checkout's own config and services.
+            shell: The environment that it is started from.
+        """
         self.mode = mode
-        self.folder = root / ".run" / f"trial-{mode}"
+        self.root = root
+        self.folder = root / ".run" / f"trial-{name}"
         checkout = hashlib.sha256(str(root).encode()).hexdigest()[:8]
-        self._project = f"penstock-test-{checkout}"
-        self._root = root
+        self._project = f"penstock-test-{checkout}" + ("" if name == mode else f"-{name}")
+        self._tree = tree
         self._env_file = self.folder / ".env"
         self._shell = {name: value for name, value in shell.items() if name not in DEFAULT_PORTS}
 
@@ -38,11 +52,18 @@ class Trial:
         """What its commands and the tests run with: Compose's own variables, then PENSTOCK_E2E_*."""
         env = read_env_file(self._env_file)
         simulator = f"http://127.0.0.1:{env['SIMULATOR_PUBLISH_PORT']}"
+        in_tree = {"PENSTOCK_TREE": str(self._tree), "PENSTOCK_E2E_TREE": str(self._tree)}
         return self._shell | {
             "COMPOSE_PROJECT_NAME": self._project,
-            "COMPOSE_FILE": os.pathsep.join(("compose.yaml", "docker/compose.trial.yaml")),
+            "COMPOSE_FILE": os.pathsep.join(
+                (*COMPOSE_FILES, *([TREE_COMPOSE_FILE] if self._tree else []))
+            ),
             "COMPOSE_ENV_FILES": str(self._env_file),
+            **(in_tree if self._tree else {}),
             "PENSTOCK_E2E_MODE": self.mode,
+            "PENSTOCK_E2E_ROOT": str(self.root),
+            "PENSTOCK_E2E_RUN_DIR": str(self.folder),
+            "PENSTOCK_E2E_ENV_FILE": str(self._env_file),
             "PENSTOCK_E2E_PROJECT": self._project,
             "PENSTOCK_E2E_URL": f"http://127.0.0.1:{env['API_PORT']}",
             "PENSTOCK_E2E_KEY": env["API_INITIAL_KEY"],
@@ -53,20 +74,28 @@ class Trial:
             "PENSTOCK_E2E_SAMPLES_URL": f"{'http://simulator:8080' if self.mode == 'compose' else simulator}/samples",
             "PENSTOCK_E2E_KILL_WORKER": shlex.join(self.command("kill-worker")),
             "PENSTOCK_E2E_START_WORKER": shlex.join(self.command("up")),
+            "PENSTOCK_E2E_LOCAL": shlex.join(self._local),
         }
 
-    def command(self, verb: str) -> list[str]:
-        """The command that does it to this stack: build, up, kill-worker, logs or down."""
-        compose = ["docker", "compose", "--progress", "quiet"]
-        local = [
+    @property
+    def _local(self) -> list[str]:
+        """The local stack's own command line, without its verb."""
+        return [
             sys.executable,
             "-m",
             "local",
+            "--root",
+            str(self._tree or self.root),
             "--env-file",
             str(self._env_file),
             "--run-dir",
             str(self.folder),
         ]
+
+    def command(self, verb: str) -> list[str]:
+        """The command that does it to this stack: build, up, kill-worker, logs or down."""
+        compose = ["docker", "compose", "--progress", "quiet"]
+        local = self._local
         return {
             "compose": {
                 "build": [*compose, "build", "--quiet", "migrate"],
@@ -89,8 +118,8 @@ class Trial:
             },
         }[self.mode][verb]
 
-    def prepare(self) -> None:
-        """Remove what an interrupted trial left, and write fresh secrets and free ports."""
+    def prepare(self, settings: Iterable[str]) -> None:
+        """Remove what an interrupted trial left, and write fresh secrets, free ports and the settings."""
         if self._env_file.exists():
             self.do("down")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -99,36 +128,35 @@ class Trial:
         write_env_file(
             self._env_file, env="staging", secrets_dir=str(secrets_dir), ports=_free_ports()
         )
-        if self.mode == "compose":
-            with self._env_file.open("a") as file:
-                file.write(SIMULATED)
+        with self._env_file.open("a") as file:
+            file.write(SIMULATED if self.mode == "compose" else "")
+            file.writelines(f"{line}\n" for line in settings)
         derive_files(read_env_file(self._env_file), secrets_dir)
 
     def do(self, verb: str) -> None:
         """Carry out one of its commands."""
-        subprocess.run(self.command(verb), check=True, cwd=self._root, env=self.environment)  # noqa: S603 - our own words
+        subprocess.run(self.command(verb), check=True, cwd=self.root, env=self.environment)  # noqa: S603 - our own words
 
     def save_logs(self) -> Path:
         """Write every log of the stack into one file."""
-        path = self._root / ".run" / f"trial-{self.mode}.log"
+        path = self.folder.with_suffix(".log")
         with path.open("wb") as file:
             subprocess.run(  # noqa: S603 - our own words
-                self.command("logs"), check=False, cwd=self._root, env=self.environment, stdout=file
+                self.command("logs"), check=False, cwd=self.root, env=self.environment, stdout=file
             )
         return path
 
 
-def run_trial(mode: str, command: list[str], *, root: Path, shell: Mapping[str, str]) -> int:
+def run_trial(trial: Trial, command: list[str], *, settings: Iterable[str] = ()) -> int:
     """Run a command, such as pytest, against a fresh stack; the command's exit status."""
-    trial = Trial(mode, root=root, shell=shell)
-    trial.prepare()
+    trial.prepare(settings)
     with ExitStack() as cleanup:
         cleanup.callback(trial.do, "down")
         status = 1
         try:
             trial.do("build")
             trial.do("up")
-            status = subprocess.call(command, cwd=root, env=trial.environment)  # noqa: S603 - from the Makefile
+            status = subprocess.call(command, cwd=trial.root, env=trial.environment)  # noqa: S603 - from the Makefile
         except subprocess.CalledProcessError as error:
             sys.stderr.write(f"{error}\n")
         finally:

@@ -15,10 +15,13 @@ from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.api.background import in_background
+from services.api.deadline import Pulse
 from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
 from services.api.event_hub import EventHub
+from services.api.full_disk import FullDisk
 from services.api.http_metrics import HttpMetrics
+from services.api.key_lookups import KeyLookups
 from services.api.middleware.access_log import AccessLogMiddleware, silence_server_log
 from services.api.middleware.body_limit import BodyLimitMiddleware
 from services.api.middleware.head import HeadMiddleware
@@ -26,7 +29,7 @@ from services.api.middleware.request_id import RequestIdMiddleware
 from services.api.middleware.security_headers import SecurityHeadersMiddleware
 from services.api.openapi import describe_api
 from services.api.redis_probe import RedisProbe
-from services.api.routes import docs, emails, events, health, metrics, pipelines, runs
+from services.api.routes import dead_letters, docs, emails, events, health, metrics, pipelines, runs
 from services.api.shutdown import on_stop_signal
 from services.api.sweeper import Sweeper
 from services.core import telemetry
@@ -36,7 +39,9 @@ from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.registry import PIPELINES
 
-ROUTERS = (runs, events, pipelines, emails, health, metrics, docs)
+STATEMENT_S = 2.0
+"""Seconds that one statement may take, its wait for a connection included; then what hangs makes way for others."""
+ROUTERS = (runs, events, dead_letters, pipelines, emails, health, metrics, docs)
 
 
 def create_app(dependencies: Dependencies | None = None) -> FastAPI:
@@ -55,6 +60,9 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_live)
     app.state.dependencies = dependencies
     app.state.event_hub = EventHub(dependencies.store)
+    app.state.record_pulse = Pulse()
+    app.state.key_lookups = KeyLookups(dependencies.store, app.state.record_pulse)
+    app.state.full_disk = FullDisk()
     app.state.http_metrics = HttpMetrics(multiprocess_dir=dependencies.settings.metrics_dir)
     for routes in ROUTERS:
         app.include_router(routes.router)
@@ -74,6 +82,8 @@ def build_dependencies() -> Dependencies:
         max_crashes=celery.max_crashes,
         rehint_after_s=celery.rehint_after_s,
         max_queued_runs=settings.max_queued_runs,
+        run_timeout_s=celery.run_timeout_s,
+        timeout_s=STATEMENT_S,
     )
     probe = RedisProbe(redis)
 
@@ -100,7 +110,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     """Work that begins with the process and ends with it."""
     deps: Dependencies = app.state.dependencies
     hub: EventHub = app.state.event_hub
-    sweeper = Sweeper(deps.store, deps.publisher, deps.sweep_interval_s)
+    sweeper = Sweeper(deps.store, deps.publisher, app.state.full_disk, deps.sweep_interval_s)
     deps.publisher.start()
     try:
         turns = (("Reading events", hub.poll), ("Sweeping", sweeper.sweep))

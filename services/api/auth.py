@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from services.api.dependencies import get_store
+from services.api.deadline import record_deadline
 from services.api.errors import UnauthorizedError, UnsupportedMediaTypeError
+from services.api.key_lookups import KeyLookups
 from services.core.runs.keys import parse_key
 from services.core.runs.models import ApiKey
-from services.core.runs.store import RunStore
 
 # Compared with where there is no such key, so that an unknown key costs the same as a wrong one.
 _NO_HASH = bytes(32)
@@ -21,12 +23,12 @@ _JSON = "application/json"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-async def authenticate(authorization: str, store: RunStore) -> ApiKey:
+async def authenticate(authorization: str, keys: KeyLookups) -> ApiKey:
     """The key that a request was sent with.
 
     Args:
         authorization: The Authorization header.
-        store: Where keys are.
+        keys: Where keys are.
 
     Raises:
         UnauthorizedError: There is none, it is malformed, unknown, wrong or revoked; the answer does not tell which.
@@ -36,7 +38,7 @@ async def authenticate(authorization: str, store: RunStore) -> ApiKey:
     if parsed is None:
         raise UnauthorizedError
     prefix, key_hash = parsed
-    key = await store.find_key(prefix)
+    key = await keys.find_key(prefix)
     is_right = compare_digest(key.key_hash if key else _NO_HASH, key_hash)
     if key is None or not is_right or key.is_revoked:
         raise UnauthorizedError
@@ -61,17 +63,31 @@ class KeyedRoute(APIRoute):
     """Asks who calls before it reads the body: a stranger gets 401 and nothing else."""
 
     def get_route_handler(self) -> Handler:
-        """The route's handler, behind the key."""
+        """The route's handler, behind the key and within the time that the record has."""
         handle = super().get_route_handler()
+        has_body = self.body_field is not None
 
         async def handle_keyed(request: Request) -> Response:
-            store = await get_store(request)
-            authorization = request.headers.get("authorization", "")
-            request.state.api_key = await authenticate(authorization, store)
-            require_json(request)
-            return await handle(request)
+            async with record_deadline(request.app.state.record_pulse) as deadline:
+                request.state.deadline = deadline
+                keys: KeyLookups = request.app.state.key_lookups
+                authorization = request.headers.get("authorization", "")
+                request.state.api_key = await authenticate(authorization, keys)
+                require_json(request)
+                if has_body:
+                    with deadline.paused():  # a slow client is not a slow record
+                        await _read_body(request)
+                return await handle(request)
 
         return handle_keyed
+
+
+async def _read_body(request: Request) -> None:
+    """Have the body at hand: FastAPI gets what the request keeps."""
+    try:
+        await request.body()
+    except ClientDisconnect as error:
+        raise HTTPException(400) from error
 
 
 async def get_caller(request: Request) -> ApiKey:

@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from services.api.dependencies import Dependencies, Redis
-from services.api.schemas import ClaudeHealth, ClaudeStatus, PartHealth, PartStatus
+from services.api.health_schemas import ClaudeHealth, ClaudeStatus, PartHealth, PartStatus
 from services.core.clock import monotonic_s
 from services.core.errors import StoreUnavailableError
 from services.core.runs.models import RunTotals
 from services.core.runs.store import RunStore
 
 CHECK_TIMEOUT_S: Final = 2.0
+CANNOT_SAVE: Final = "MISCONF "
+"""How Redis begins its answer to a write when it cannot write to its own disk."""
 _MS = 1000
 T = TypeVar("T")
 
@@ -25,9 +27,18 @@ async def _check(ask: Callable[[], Awaitable[Any]]) -> PartHealth:
             await ask()
     except TimeoutError:
         return PartHealth(status=PartStatus.DOWN, error=f"no answer within {CHECK_TIMEOUT_S:g} s")
+    except OutOfMemoryError:
+        return PartHealth(status=PartStatus.FULL, error="its memory limit (maxmemory) is reached")
     except (StoreUnavailableError, RedisError, OSError) as error:
+        if str(error).startswith(CANNOT_SAVE):
+            return PartHealth(status=PartStatus.FULL, error=_first_sentence(error))
         return PartHealth(status=PartStatus.DOWN, error=type(error).__name__)
     return PartHealth(status=PartStatus.UP, latency_ms=round((monotonic_s() - started_s) * _MS, 2))
+
+
+def _first_sentence(error: Exception) -> str:
+    """Redis's own words, which name the disk's error and no data."""
+    return str(error).removeprefix(CANNOT_SAVE).partition(". ")[0]
 
 
 async def check_record(deps: Dependencies) -> PartHealth:
@@ -36,8 +47,8 @@ async def check_record(deps: Dependencies) -> PartHealth:
 
 
 async def check_redis(redis: Redis) -> PartHealth:
-    """Whether Redis answers."""
-    return await _check(redis.ping)
+    """Whether Redis answers and takes writes."""
+    return await _check(redis.write)
 
 
 def check_claude(deps: Dependencies) -> ClaudeHealth:

@@ -15,10 +15,10 @@ from services.pipelines.definition import Pipeline
 
 
 class Redis(Protocol):
-    """What the API asks of Redis: whether it is there."""
+    """What the API asks of Redis: whether it is there and takes writes."""
 
-    async def ping(self) -> Any:
-        """Answer, or raise."""
+    async def write(self) -> Any:
+        """Take a write, or raise."""
         ...
 
 

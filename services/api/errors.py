@@ -26,6 +26,8 @@ from services.core.errors import (
     QueueFullError,
     RunNotCancellableError,
     RunNotFoundError,
+    RunNotReplayableError,
+    StoreFullError,
     StoreUnavailableError,
 )
 
@@ -96,6 +98,7 @@ NOT_FOUND = ProblemType(
 )
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "Method not allowed")
 NOT_CANCELLABLE = ProblemType("not-cancellable", 409, "The run has ended already")
+NOT_REPLAYABLE = ProblemType("not-replayable", 409, "The run has neither failed nor been cancelled")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The body is not JSON")
 INVALID_REQUEST = ProblemType("invalid-request", 422, "The request is not as documented")
@@ -113,6 +116,7 @@ INTERNAL_ERROR = ProblemType(
 RECORD_UNAVAILABLE = ProblemType(
     "record-unavailable", 503, "The record cannot be reached", retry_after_s=2
 )
+RECORD_FULL = ProblemType("record-full", 503, "The record's disk is full", retry_after_s=30)
 CLAUDE_NOT_CONFIGURED = ProblemType(
     "claude-not-configured", 503, "Claude is not configured", retry_after_s=60
 )
@@ -123,6 +127,7 @@ PROBLEM_TYPES = (
     NOT_FOUND,
     METHOD_NOT_ALLOWED,
     NOT_CANCELLABLE,
+    NOT_REPLAYABLE,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     INVALID_REQUEST,
@@ -131,6 +136,7 @@ PROBLEM_TYPES = (
     QUEUE_FULL,
     INTERNAL_ERROR,
     RECORD_UNAVAILABLE,
+    RECORD_FULL,
     CLAUDE_NOT_CONFIGURED,
     NOT_READY,
 )
@@ -140,12 +146,14 @@ PROBLEM_OF_ERROR: dict[type[PenstockError], ProblemType] = {
     NotFoundError: NOT_FOUND,
     RunNotFoundError: NOT_FOUND,
     RunNotCancellableError: NOT_CANCELLABLE,
+    RunNotReplayableError: NOT_REPLAYABLE,
     UnsupportedMediaTypeError: UNSUPPORTED_MEDIA_TYPE,
     InvalidRequestError: INVALID_REQUEST,
     UnknownPipelineError: UNKNOWN_PIPELINE,
     IdempotencyConflictError: IDEMPOTENCY_CONFLICT,
     QueueFullError: QUEUE_FULL,
     StoreUnavailableError: RECORD_UNAVAILABLE,
+    StoreFullError: RECORD_FULL,
     ClaudeNotConfiguredError: CLAUDE_NOT_CONFIGURED,
     NotReadyError: NOT_READY,
 }
@@ -199,6 +207,8 @@ async def _answer_penstock_error(request: Request, error: Exception) -> Response
     retry_after_s = getattr(error, "retry_after_s", problem.retry_after_s)
     if retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    if problem is RECORD_FULL:
+        request.app.state.full_disk.note()
     if problem is UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="penstock"'
     return problem_response(

@@ -83,24 +83,29 @@ class EventHub:
         return len(self._channels)
 
     async def watch(self, run_id: UUID, *, after: int) -> AsyncIterator[Event]:
-        """Events of a run, none missed and none twice, to its final one or until the hub closes.
+        """Events of a run, none missed and none twice, to the final one that nothing follows or until the hub closes.
+
+        A run that was replayed has a final event in the middle. Whether one is the last is for the record to say: it is
+        asked again after each. A replay that comes later finds the stream ended, as any replay of an ended run does.
 
         Args:
             run_id: The run; whether the caller may see it was checked before.
-            after: The last seq that the client has; 0 for all events.
+            after: The last seq that the client has, which is not the run's last event if that is a final one; 0 for
+                all events.
         """
+        has_ended = False
         while not self._is_closed:
             async for event in self._read_record(run_id, after):
                 yield event
-                after = event.seq
-                if event.type in FINAL_EVENTS:
-                    return
+                after, has_ended = event.seq, event.type in FINAL_EVENTS
+            if has_ended:
+                return
             with self._tail(run_id, after) as tail:
                 async for event in tail.read():
                     yield event
-                    after = event.seq
-                    if event.type in FINAL_EVENTS:
-                        return
+                    after, has_ended = event.seq, event.type in FINAL_EVENTS
+                    if has_ended:
+                        break
 
     async def poll(self) -> float:
         """Fetch what is new for all watched runs with one statement; seconds to wait before the next poll."""

@@ -13,6 +13,7 @@ from services.api.errors import (
     INVALID_REQUEST,
     PROBLEM_MEDIA_TYPE,
     PROBLEM_TYPES,
+    RECORD_FULL,
     RECORD_UNAVAILABLE,
     UNAUTHORIZED,
     ProblemType,
@@ -27,7 +28,7 @@ _REF: Final = "#/components/schemas/{model}"
 _INTRODUCTION: Final = """\
 Durable, multi-step Claude pipelines as background jobs.
 
-Post an input, get `202`; a worker runs the pipeline's steps; read, watch or cancel the run.
+Post an input, get `202`; a worker runs the pipeline's steps; read, watch, cancel or replay the run.
 
 * Send a key as `Authorization: Bearer psk_...`. A key sees only its own runs and emails.
 * Times are RFC 3339 in UTC, ids are UUIDs of version 7, money is US dollars.
@@ -55,7 +56,8 @@ _EVENT_STREAM: Final = {
     },
 }
 TAGS: Final = [
-    {"name": "runs", "description": "Post, read, watch and cancel runs."},
+    {"name": "runs", "description": "Post, read, watch, cancel and replay runs."},
+    {"name": "dead letters", "description": "Failed runs, to look at and to replay together."},
     {"name": "pipelines", "description": "What can be run."},
     {"name": "emails", "description": "Emails that runs wrote."},
     {"name": "health", "description": "For machines and operators; no key needed."},
@@ -107,8 +109,18 @@ def _example(kind: ProblemType) -> dict[str, Any]:
     return example
 
 
-KEYED_PROBLEMS: Final = problems(UNAUTHORIZED, INVALID_REQUEST, INTERNAL_ERROR, RECORD_UNAVAILABLE)
+_KEYED: Final = (UNAUTHORIZED, INVALID_REQUEST, INTERNAL_ERROR, RECORD_UNAVAILABLE)
+KEYED_PROBLEMS: Final = problems(*_KEYED)
 """What may go wrong wherever a key is needed."""
+
+
+def write_problems(*kinds: ProblemType) -> Responses:
+    """Documents the problems of an operation that needs a key and changes the record.
+
+    Args:
+        kinds: What else may go wrong.
+    """
+    return problems(*_KEYED, RECORD_FULL, *kinds)
 
 
 def describe_api(app: FastAPI, pipelines: Mapping[str, Pipeline[Any]]) -> dict[str, Any]:

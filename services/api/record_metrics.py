@@ -43,6 +43,11 @@ def _queue(totals: RunTotals) -> Iterable[Metric]:
         "penstock_due_runs", "Queued runs that could be executed now.", totals.due_runs
     )
     yield GaugeMetricFamily(
+        "penstock_unclaimable_runs",
+        "Those of them that no living process can execute.",
+        totals.unclaimable_runs,
+    )
+    yield GaugeMetricFamily(
         "penstock_oldest_queued_age_seconds",
         "Seconds that the oldest of them has been due; 0 if there is none.",
         totals.oldest_due_age_s,

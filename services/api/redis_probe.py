@@ -1,6 +1,6 @@
-"""Whether Redis is there. The API only asks; hints go through core.queue."""
+"""Whether Redis is there and takes writes. The API only asks; hints go through core.queue."""
 
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -8,6 +8,9 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from config.redis import RedisSettings
+
+PROBE_KEY: Final = "penstock.probe"
+PROBE_TTL_S: Final = 60
 
 
 class RedisProbe:
@@ -36,13 +39,13 @@ class RedisProbe:
         else:
             self._client = Redis(host=settings.host, port=settings.port, db=settings.db, **options)
 
-    async def ping(self) -> None:
-        """Return if Redis answers.
+    async def write(self) -> None:
+        """Return if Redis takes a write: one that is full or cannot save answers everything else.
 
         Raises:
             RedisError: It does not.
         """
-        await self._client.ping()
+        await self._client.set(PROBE_KEY, "", ex=PROBE_TTL_S)
 
     async def close(self) -> None:
         """Close the connection."""

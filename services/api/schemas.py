@@ -2,16 +2,18 @@
 
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from services.api.json_values import Json, Metadata, StorableJson
+from services.api.pages import Name
 from services.core.runs.states import FailureReason, RunState, StepState
 
 MAX_PRIORITY = 100
+MAX_IDS = 1000
 T = TypeVar("T")
 
 Usd = Annotated[
@@ -50,6 +52,48 @@ class CreateRun(Shape):
     """Most US dollars that the run should cost; kept with the run, not enforced yet."""
     metadata: Metadata = Field(default_factory=dict)
     """Your own notes: a flat object with short values."""
+
+
+class ReplayRun(Shape):
+    """How a run is to go on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_step: Name | None = Field(default=None, examples=["compose_email"])
+    """The step to begin with; the checkpoints before it are kept. Without it: the first step that has none."""
+    input: StorableJson | None = Field(default=None, examples=[INPUT_EXAMPLE])
+    """Another input, which fits the pipeline's input schema. All steps depend on it: `from_step` must be the first."""
+
+
+class ReplayDeadLetters(Shape):
+    """Which failed runs are to go on; a run must fit everything that is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_IDS)] | None = Field(
+        default=None, examples=[[RUN_ID_EXAMPLE]]
+    )
+    """These runs; those among them that have not failed, or are not there, are left out."""
+    pipeline: Name | None = Field(default=None, examples=["outreach_email"])
+    """Runs of this pipeline."""
+    reason: FailureReason | None = None
+    """Runs that failed for this reason."""
+
+    @model_validator(mode="after")
+    def _refuse_no_filter(self) -> Self:
+        if self.ids is None and self.pipeline is None and self.reason is None:
+            code, message = "no_filter", "Give at least one of ids, pipeline and reason"
+            raise PydanticCustomError(code, message)
+        return self
+
+
+class Replayed(Shape):
+    """What was replayed."""
+
+    replayed: int
+    """How many runs go on."""
+    ids: list[UUID] = Field(examples=[[RUN_ID_EXAMPLE]])
+    """Which."""
 
 
 class Usage(Shape):
@@ -104,6 +148,8 @@ class Run(Shape):
     usage: Usage
     cost_usd: Usd
     budget_usd: Usd | None
+    replays: int
+    """Times that it was replayed; `GET /v1/runs/{id}/history` shows what was before."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -111,6 +157,29 @@ class Run(Shape):
     """When a queued run is next due."""
     trace_id: str | None = Field(examples=["4bf92f3577b34da6a3ce929d0e0e4736"])
     """Trace of the whole run, from the POST to the last step."""
+
+
+class PastAttempt(Shape):
+    """A run as it was before a replay."""
+
+    number: int
+    """1, 2, 3, … within the run."""
+    state: RunState
+    """`failed` or `cancelled`."""
+    input: Json = Field(examples=[INPUT_EXAMPLE])
+    output: Json | None
+    failure: Failure | None
+    """Empty unless it failed."""
+    steps: list[Step]
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RunHistory(Shape):
+    """What a run was before each replay."""
+
+    items: list[PastAttempt]
+    """The oldest first; empty if it was never replayed."""
 
 
 class Email(Shape):
@@ -192,88 +261,3 @@ class Problem(BaseModel):
     """What is wrong with the request; with `invalid-request` only."""
     known_pipelines: list[str] | None = None
     """The names that exist; with `unknown-pipeline` only."""
-
-
-class PartStatus(StrEnum):
-    """Whether a part answers."""
-
-    UP = "up"
-    DOWN = "down"
-
-
-class ClaudeStatus(StrEnum):
-    """Where calls to Claude go."""
-
-    CONFIGURED = "configured"
-    SIMULATED = "simulated"
-    MISSING = "missing"
-
-
-class HealthStatus(StrEnum):
-    """The whole in one word."""
-
-    OK = "ok"
-    DEGRADED = "degraded"
-
-
-class PartHealth(Shape):
-    """One part, asked just now."""
-
-    status: PartStatus
-    latency_ms: float | None = None
-    """How long the answer took; empty if there was none."""
-    error: str | None = None
-    """Kind of failure; empty if there was none."""
-
-
-class ClaudeHealth(Shape):
-    """Where calls to Claude go; nothing is sent there to find out."""
-
-    status: ClaudeStatus
-
-
-class QueueHealth(Shape):
-    """Runs that wait."""
-
-    depth: int
-    """Queued runs, those that wait for their next try included."""
-    due_runs: int
-    """Those of them that could be executed now."""
-    oldest_due_age_s: float
-    """Seconds that the oldest of these has been due; 0 if there is none."""
-
-
-class HeartbeatHealth(Shape):
-    """The last sign of life of a process."""
-
-    process: str = Field(examples=["worker@3f2a"])
-    kind: str = Field(examples=["worker"])
-    age_s: float
-    """Seconds since then."""
-
-
-class Health(Shape):
-    """Every part, with ages."""
-
-    status: HealthStatus
-    """ok if the record and Redis answer, Claude is there, and each kind of process was alive just now."""
-    version: str
-    environment: str
-    postgres: PartHealth
-    redis: PartHealth
-    claude: ClaudeHealth
-    queue: QueueHealth | None
-    """Empty while the record is away."""
-    heartbeats: list[HeartbeatHealth]
-
-
-class Liveness(Shape):
-    """This process runs."""
-
-    status: HealthStatus = HealthStatus.OK
-
-
-class Readiness(Shape):
-    """This process can serve."""
-
-    status: HealthStatus = HealthStatus.OK

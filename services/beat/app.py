@@ -17,7 +17,7 @@ celery_settings = load(CelerySettings)
 app = create_celery_app(load(RedisSettings), celery_settings)
 app.conf.beat_schedule = create_schedule(celery_settings)
 # In memory: intervals of seconds need no file, and a file cannot be shared or be on a read-only root.
-app.conf.beat_scheduler = "celery.beat:Scheduler"
+app.conf.beat_scheduler = "services.beat.scheduler:SteadyScheduler"
 
 
 @signals.setup_logging.connect

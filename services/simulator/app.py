@@ -27,7 +27,7 @@ involved: what it says is taken from the prompt that it is given, and is good fo
 <ul>
 <li><code>POST /v1/messages</code>, <code>POST /v1/messages/count_tokens</code></li>
 <li><a href="/admin/requests">/admin/requests</a>, <a href="/admin/ledger">/admin/ledger</a>,
-<a href="/admin/faults">/admin/faults</a></li>
+<a href="/admin/calls">/admin/calls</a>, <a href="/admin/faults">/admin/faults</a></li>
 <li>Sources to write about: <a href="/samples/researcher.html">a researcher</a>,
 <a href="/samples/book.html">a book</a>, <a href="/samples/organisation.html">an organisation</a>,
 <a href="/arxiv/api/query?search_query=au:Marsh">a small arXiv</a>; all made up</li>

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -124,17 +125,15 @@ class Call(Response):
     async def _send_events(self, send: Send) -> None:
         self._log.status = 200
         await send_head(send, status=200, media_type=EVENT_STREAM, headers={})
-        for event in opening_events(self._answer):
-            await self._send_event(send, event)
+        await _send_together(send, opening_events(self._answer))
         self._log.input_tokens = self._answer.input_tokens
         pieces = split_text(self._answer.text, self._settings.chunks)
         for number, piece in enumerate(pieces):
             if number == len(pieces) // 2 and await self._fails_midway(send):
                 return
-            await self._send_event(send, text_event(piece))
+            await _send_together(send, [text_event(piece)])
             await _sleep_ms(self._rule.chunk_delay_ms, self._settings.chunk_delay_ms)
-        for event in closing_events(self._answer):
-            await self._send_event(send, event)
+        await _send_together(send, closing_events(self._answer))
         await send_body(send, b"")
         self._log_answered()
 
@@ -144,18 +143,20 @@ class Call(Response):
         if self._rule.fault is not Fault.MIDSTREAM_OVERLOADED:
             return False
         self._log.outcome = Outcome.ERROR
-        await self._send_event(send, error_event(OVERLOADED, self._request_id))
+        await _send_together(send, [error_event(OVERLOADED, self._request_id)])
         await send_body(send, b"")
         return True
-
-    async def _send_event(self, send: Send, event: Event) -> None:
-        await send_body(send, encode_event(event), more=True)
 
     def _log_answered(self) -> None:
         self._log.outcome = Outcome.ANSWERED
         self._log.stop_reason = self._answer.stop_reason
         self._log.input_tokens = self._answer.input_tokens
         self._log.output_tokens = self._answer.output_tokens
+
+
+async def _send_together(send: Send, events: Iterable[Event]) -> None:
+    """Send events between which nothing is waited for as one piece: each piece costs the loop a round."""
+    await send_body(send, b"".join(map(encode_event, events)), more=True)
 
 
 async def _sleep_ms(wanted: int | None, configured: int) -> None:

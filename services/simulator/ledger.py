@@ -1,4 +1,4 @@
-"""What the simulator was asked: the last requests one by one, and the sums over all."""
+"""What the simulator was asked: the last requests one by one, the sums over all, and how often each was asked."""
 
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import count
 from typing import Any
+
+from services.simulator.call_counts import CallCounts
 
 PROMPT_CHARS = 200
 """Characters of a prompt that the log shows."""
@@ -53,6 +55,7 @@ class Ledger:
         Args:
             max_requests: How many requests are kept one by one.
         """
+        self.calls = CallCounts()
         self._requests: deque[LoggedRequest] = deque(maxlen=max_requests)
         self._numbers = count(1)
         self._totals: Counter[str] = Counter()
@@ -63,6 +66,7 @@ class Ledger:
         """Note a request that came in."""
         request = LoggedRequest(number=next(self._numbers), **facts)
         self._requests.append(request)
+        self.calls.note_started(request.user_id, request.prompt_sha256)
         self._totals["requests"] += 1
         self._open += 1
         self._most_open = max(self._most_open, self._open)
@@ -72,6 +76,8 @@ class Ledger:
         """Note that a request has ended, with what was noted on it."""
         request.duration_ms = round(duration_ms, 1)
         self._open -= 1
+        if request.outcome is Outcome.ANSWERED:
+            self.calls.note_answered(request.user_id, request.prompt_sha256)
         self._totals[request.outcome] += 1
         self._totals["input_tokens"] += request.input_tokens
         self._totals["output_tokens"] += request.output_tokens
@@ -87,9 +93,10 @@ class Ledger:
         return sums | {"open": self._open, "most_open": self._most_open}
 
     def clear(self) -> None:
-        """Forget all but the requests that are still open."""
+        """Forget all but the requests that are still open; of calls, forget those too."""
         still_open = [request for request in self._requests if request.duration_ms is None]
         self._requests.clear()
         self._requests.extend(still_open)
         self._totals.clear()
+        self.calls.clear()
         self._most_open = self._open

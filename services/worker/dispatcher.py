@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 from uuid import UUID
 
 from services.core.errors import StoreUnavailableError
@@ -50,6 +52,19 @@ class RunDispatcher:
             asyncio.create_task(self._claim_forever(), name="claims"),
             asyncio.create_task(self._keeper.keep_forever(), name="heartbeats"),
         )
+        for task in self._tasks:
+            task.add_done_callback(self._end_process_without)
+
+    def _end_process_without(self, task: asyncio.Task[None]) -> None:
+        """A worker that claims nothing, or renews no lease, is of no use: a new one is."""
+        if self._stopping.is_set() or task.cancelled():
+            return
+        logger.critical(
+            "%s have ended; the worker ends, to be started again",
+            task.get_name(),
+            exc_info=task.exception(),
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def wake(self) -> None:
         """Claim soon: a hint came."""

@@ -16,26 +16,26 @@ QUIET: dict[str, Any] = {"ignore_result": True, "send_events": False, "autoretry
 
 
 def register_tasks(app: Celery, process: WorkerProcess) -> None:
-    """Declare the tasks."""
+    """Declare the tasks. Each bears keyword arguments of a newer version (`_newer`)."""
 
     @app.task(name=TaskName.EXECUTE_RUN, **QUIET)
-    def execute_run(run_id: str | None = None) -> None:  # noqa: ARG001 - names what is due, for logs
+    def execute_run(run_id: str | None = None, **_newer: object) -> None:  # noqa: ARG001 - for logs
         process.wake()
 
     @app.task(name=TaskName.EXECUTE_ISOLATED_RUN, **QUIET)
     @async_task
-    async def execute_isolated_run(run_id: str) -> None:
+    async def execute_isolated_run(run_id: str, **_newer: object) -> None:
         await process.execute_isolated(UUID(run_id))
 
     @app.task(name=TaskName.SWEEP_RUNS, **QUIET)
     @async_task
-    async def sweep() -> None:
+    async def sweep(**_newer: object) -> None:
         await sweep_runs(await process.runtime())
 
     @app.task(name=TaskName.PROBE_WORKER, **QUIET)
-    def probe() -> None:
+    def probe(**_newer: object) -> None:
         process.confirm_alive()
 
     @app.task(name=TaskName.HEALTH_CHECK, bind=True)
-    def health_check(self: Task[..., HealthReport]) -> HealthReport:
+    def health_check(self: Task[..., HealthReport], /, **_newer: object) -> HealthReport:
         return report_health(app, worker=self.request.hostname or "")

@@ -35,7 +35,7 @@ def wire_worker(blueprint: Blueprint) -> Celery:
     app.conf.worker_consumer = SturdyConsumer
     app.conf["asyncio_pool"] = PoolLimits(shutdown_grace_s=settings.shutdown_grace_s)
     if settings.heartbeat_file:
-        app.steps["consumer"].add(Prober)
+        app.steps["worker"].add(Prober)
     on_drain(process.drain)
     on_loop_close(process.close)
     _connect_parent(process)

@@ -1,6 +1,7 @@
 """A TCP proxy that can freeze, cut and refuse: the absence of a server, without touching it."""
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -78,9 +79,10 @@ class TcpProxy:
             writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Copy bytes one way until it ends."""
-        while data := await reader.read(65536):
-            await self._thawed.wait()
-            writer.write(data)
-            await writer.drain()
+        """Copy bytes one way until it ends, or is reset."""
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._thawed.wait()
+                writer.write(data)
+                await writer.drain()
         writer.close()

@@ -18,7 +18,7 @@ from services.api.event_hub import EventHub
 from services.api.openapi import KEYED_PROBLEMS, problems
 from services.api.validation import FieldError
 from services.core.runs.models import Run
-from services.core.runs.states import FINAL_STATES
+from services.core.runs.states import FINAL_EVENTS
 from services.core.runs.store import RunStore
 
 MAX_SEQ = 2**31 - 1
@@ -64,7 +64,8 @@ async def _check_position(store: RunStore, run: Run, position: int, *, is_header
     if not known or known[0].seq != position:
         place, field = ("header", "/Last-Event-ID") if is_header else ("query", "/after")
         raise InvalidRequestError([FieldError(place, field, "The run has no such event")])
-    if len(known) == 1 and run.state in FINAL_STATES:
+    # The event tells, not the run: that was read before and may have ended since.
+    if len(known) == 1 and known[0].type in FINAL_EVENTS:
         raise StreamEndedError
 
 
@@ -83,8 +84,9 @@ async def watch_run(
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream a run's events: `id` counts 1, 2, 3, …, `event` is the type, `data` is JSON.
 
-    The stream ends after the final event (`run.succeeded`, `run.failed`, `run.cancelled`), or earlier when the server
-    stops: reconnect with `Last-Event-ID` and nothing is missed or repeated.
+    The stream ends after a final event (`run.succeeded`, `run.failed`, `run.cancelled`) that nothing follows, or
+    earlier when the server stops: reconnect with `Last-Event-ID` and nothing is missed or repeated. A replayed run
+    goes on in the same sequence.
     """
     hub: EventHub = request.app.state.event_hub
     async for event in hub.watch(run.id, after=after):

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from services import __version__
 from services.api.checks import (
@@ -15,8 +15,7 @@ from services.api.checks import (
 )
 from services.api.dependencies import Dependencies, Deps
 from services.api.errors import NOT_READY, NotReadyError
-from services.api.openapi import problems
-from services.api.schemas import (
+from services.api.health_schemas import (
     ClaudeStatus,
     Health,
     HealthStatus,
@@ -27,11 +26,14 @@ from services.api.schemas import (
     QueueHealth,
     Readiness,
 )
+from services.api.openapi import problems
 from services.core.runs.states import RunState
 
 FRESH_S: Final = 45.0
 """Age up to which a heartbeat counts as a sign of life; liveness checks of workers use the same."""
 NEEDED_KINDS: Final = frozenset({"worker", "worker-isolated", "beat"})
+
+DISK_IS_FULL: Final = "its disk is full: it refused a write within the last minute"
 
 router = APIRouter(tags=["health"])
 
@@ -57,15 +59,18 @@ async def get_readiness(deps: Deps) -> Readiness:
 
 
 @router.get("/health", operation_id="getHealth")
-async def get_health(deps: Deps) -> Health:
+async def get_health(request: Request, deps: Deps) -> Health:
     """Show every part, with ages. Always 200: read `status`."""
     postgres, redis, queue, heartbeats = await asyncio.gather(
         check_record(deps), check_redis(deps.redis), _read_queue(deps), _read_heartbeats(deps)
     )
+    if postgres.status is PartStatus.UP and request.app.state.full_disk.is_recent:
+        postgres = PartHealth(status=PartStatus.FULL, error=DISK_IS_FULL)
     claude = check_claude(deps)
     is_ok = (
         _are_up(postgres, redis)
         and claude.status is not ClaudeStatus.MISSING
+        and not (queue and queue.unclaimable_runs)
         and {beat.kind for beat in heartbeats if beat.age_s <= FRESH_S} >= NEEDED_KINDS
     )
     return Health(
@@ -91,6 +96,7 @@ async def _read_queue(deps: Dependencies) -> QueueHealth | None:
     return QueueHealth(
         depth=totals.runs_by_state[RunState.QUEUED],
         due_runs=totals.due_runs,
+        unclaimable_runs=totals.unclaimable_runs,
         oldest_due_age_s=totals.oldest_due_age_s,
     )
 

@@ -1,38 +1,43 @@
-"""Post, read, list and cancel runs."""
+"""Post, read, list, cancel and replay runs."""
 
 import hashlib
 import json
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
-from pydantic import Field, ValidationError
+from fastapi import APIRouter, Body, Header, Query, Response
+from pydantic import Field
 
+from services.api.admission import check_input, find_pipeline, require_claude
 from services.api.auth import BEARER, Caller, KeyedRoute
 from services.api.dependencies import Deps, Store
 from services.api.errors import (
     BODY_TOO_LARGE,
     CLAUDE_NOT_CONFIGURED,
     IDEMPOTENCY_CONFLICT,
-    INTERNAL_ERROR,
-    INVALID_REQUEST,
     NOT_CANCELLABLE,
     NOT_FOUND,
+    NOT_REPLAYABLE,
     QUEUE_FULL,
-    RECORD_UNAVAILABLE,
-    UNAUTHORIZED,
     UNKNOWN_PIPELINE,
     UNSUPPORTED_MEDIA_TYPE,
     InvalidRequestError,
-    UnknownPipelineError,
 )
-from services.api.openapi import KEYED_PROBLEMS, problems
+from services.api.openapi import KEYED_PROBLEMS, problems, write_problems
 from services.api.pages import Name, PageQuery, known_cursor
-from services.api.schemas import CreateRun, Run, RunPage
-from services.api.validation import describe_validation
-from services.core.errors import ClaudeNotConfiguredError
+from services.api.schemas import (
+    INPUT_EXAMPLE,
+    CreateRun,
+    PastAttempt,
+    ReplayRun,
+    Run,
+    RunHistory,
+    RunPage,
+)
+from services.api.validation import FieldError
+from services.core.errors import ReplayStepError
 from services.core.runs import models
-from services.core.runs.states import RunState
+from services.core.runs.states import FailureReason, RunState
 from services.core.telemetry import annotate, current_traceparent
 from services.pipelines.definition import Pipeline
 
@@ -58,18 +63,18 @@ class RunQuery(PageQuery):
     pipeline: Name | None = Field(default=None, examples=["outreach_email"])
 
 
-_POST_PROBLEMS = problems(
-    UNAUTHORIZED,
+_BODY_KINDS = (
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
-    INVALID_REQUEST,
     UNKNOWN_PIPELINE,
-    IDEMPOTENCY_CONFLICT,
     QUEUE_FULL,
-    INTERNAL_ERROR,
-    RECORD_UNAVAILABLE,
     CLAUDE_NOT_CONFIGURED,
 )
+_REPLAY_EXAMPLES: dict[str, Any] = {
+    "from where it failed": {"value": {}},
+    "from a step": {"value": {"from_step": "compose_email"}},
+    "with another input": {"value": {"from_step": "parse_template", "input": INPUT_EXAMPLE}},
+}
 _LOCATION = {
     "headers": {
         "Location": {"description": "Where the run is.", "schema": {"type": "string"}},
@@ -82,7 +87,7 @@ _LOCATION = {
     status_code=202,
     operation_id="createRun",
     response_model=Run,
-    responses=_POST_PROBLEMS | {202: _LOCATION},
+    responses=write_problems(*_BODY_KINDS, IDEMPOTENCY_CONFLICT) | {202: _LOCATION},
 )
 async def create_run(
     body: CreateRun,
@@ -92,10 +97,9 @@ async def create_run(
     idempotency_key: IdempotencyKey = None,
 ) -> models.Run:
     """Accept a run. It is in the record when this returns; what happens to it is in the run and its events."""
-    pipeline = _find_pipeline(deps.pipelines, body)
-    _check_input(pipeline, body)
-    if not deps.anthropic.is_configured:
-        raise ClaudeNotConfiguredError
+    pipeline = find_pipeline(deps, body.pipeline)
+    check_input(pipeline, body.input)
+    require_claude(deps)
     run, is_new = await deps.store.accept_run(
         models.NewRun(
             key_id=caller.id,
@@ -142,30 +146,73 @@ async def get_run(run_id: UUID, caller: Caller, store: Store) -> models.Run:
     status_code=202,
     operation_id="cancelRun",
     response_model=Run,
-    responses=KEYED_PROBLEMS | problems(NOT_FOUND, NOT_CANCELLABLE),
+    responses=write_problems(NOT_FOUND, NOT_CANCELLABLE),
 )
 async def cancel_run(run_id: UUID, caller: Caller, store: Store) -> models.Run:
     """Cancel a queued or running run: no step starts any more, and a running call is cut off."""
     return await store.cancel_run(caller.id, run_id)
 
 
-def _find_pipeline(pipelines: Any, body: CreateRun) -> Pipeline[Any]:
-    pipeline: Pipeline[Any] | None = pipelines.get(body.pipeline)
-    if pipeline is None:
-        raise UnknownPipelineError(known=pipelines)
-    return pipeline
+@router.post(
+    "/v1/runs/{run_id}/replay",
+    status_code=202,
+    operation_id="replayRun",
+    response_model=Run,
+    responses=write_problems(*_BODY_KINDS, NOT_FOUND, NOT_REPLAYABLE),
+)
+async def replay_run(
+    run_id: UUID,
+    caller: Caller,
+    deps: Deps,
+    body: Annotated[ReplayRun | None, Body(openapi_examples=_REPLAY_EXAMPLES)] = None,
+) -> models.Run:
+    """Let a failed or cancelled run go on as a new attempt of the same run; completed steps are not repeated.
 
-
-def _check_input(pipeline: Pipeline[Any], body: CreateRun) -> None:
-    """Check the input as the first step will; the record keeps it as it was sent."""
+    It takes the steps that its pipeline has today, and keeps its events, costs and history.
+    """
+    wish = body or ReplayRun()
+    past = await deps.store.get_run(caller.id, run_id)
+    pipeline = find_pipeline(deps, past.pipeline)
+    _check_replay(pipeline, wish)
+    require_claude(deps)
     try:
-        pipeline.input_type.model_validate(body.input)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        below_input = [{**item, "loc": ("body", "input", *item["loc"])} for item in found]
-        raise InvalidRequestError(
-            describe_validation(below_input, body={"input": body.input})
-        ) from error
+        run = await deps.store.replay_run(
+            caller.id,
+            run_id,
+            step_names=pipeline.step_names,
+            from_step=wish.from_step,
+            input=wish.input,
+        )
+    except ReplayStepError as error:
+        raise InvalidRequestError([FieldError("body", "/from_step", str(error))]) from error
+    has_crashed = past.failure is not None and past.failure.reason is FailureReason.CRASHED
+    deps.publisher.hint(run.id, is_isolated=has_crashed)
+    return run
+
+
+@router.get(
+    "/v1/runs/{run_id}/history",
+    operation_id="getRunHistory",
+    responses=KEYED_PROBLEMS | problems(NOT_FOUND),
+)
+async def get_run_history(run_id: UUID, caller: Caller, store: Store) -> RunHistory:
+    """Show what a run was before each of its replays."""
+    attempts = await store.list_history(caller.id, run_id)
+    return RunHistory(items=[PastAttempt.model_validate(attempt) for attempt in attempts])
+
+
+def _check_replay(pipeline: Pipeline[Any], wish: ReplayRun) -> None:
+    """Refuse what no run of the pipeline could be replayed with; the store knows its checkpoints."""
+    names = pipeline.step_names
+    if wish.from_step not in (None, *names):
+        message = f"The pipeline has no such step; it has {', '.join(names)}"
+        raise InvalidRequestError([FieldError("body", "/from_step", message)])
+    if wish.input is None:
+        return
+    if wish.from_step not in (None, names[0]):
+        message = f"Another input counts from the first step on, which is {names[0]}"
+        raise InvalidRequestError([FieldError("body", "/input", message)])
+    check_input(pipeline, wish.input)
 
 
 def _hash_of(body: CreateRun) -> bytes:

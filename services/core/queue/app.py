@@ -9,9 +9,14 @@ from kombu import Exchange, Queue
 from config.celery import CelerySettings
 from config.redis import RedisSettings
 from services.core.queue.contracts import QUEUE_OF_TASK, QueueName
+from services.core.queue.transport import register_transport
 
 MAX_RETRIES = 5
 """Retries of a task that fails, before it is a FAILURE."""
+HEALTH_CHECK_INTERVAL_S = 4
+"""Seconds between looks at connections on which nothing comes; kombu's 25 would be a long silence."""
+MAX_WAITING_TASKS = 1000
+"""Tasks with a start time that one worker holds; only retries have one."""
 PROC_ALIVE_TIMEOUT_S = 30.0
 """Seconds that a new prefork child has to start up; Celery's 4 are too few on a busy machine."""
 
@@ -20,6 +25,7 @@ def create_celery_app(
     redis: RedisSettings, celery: CelerySettings, *, name: str = "penstock"
 ) -> Celery:
     """A Celery app: JSON only, late acknowledgement, bounded waits. Opens no connection."""
+    register_transport()
     app = Celery(name, task_cls=_retrying_task(celery))
     app.conf.update(
         _messages(),
@@ -57,6 +63,8 @@ def _broker(redis: RedisSettings, celery: CelerySettings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         # A worker waits for Redis for as long as it takes: its runs do not need it.
         "broker_connection_max_retries": None,
+        # Also when it answers but refuses (full, read-only, cannot save): that passes.
+        "broker_channel_error_retry": True,
         "broker_transport_options": {
             **_waits(redis),
             **_sentinel(redis),
@@ -68,6 +76,8 @@ def _broker(redis: RedisSettings, celery: CelerySettings) -> dict[str, Any]:
             "visibility_timeout": int(2 * celery.task_time_limit_s),
             # Without a bound the connection of a producer would be tried again for ever.
             "max_retries": 0,
+            # A connection that was cut without a word is noticed after this and two seconds.
+            "health_check_interval": HEALTH_CHECK_INTERVAL_S,
         },
         # A hint that cannot be sent now is found by the next sweep.
         "task_publish_retry": False,
@@ -100,6 +110,7 @@ def _execution(celery: CelerySettings) -> dict[str, Any]:
         "task_time_limit": celery.task_time_limit_s,
         # One message per slot: more would wait here for a busy child while another worker is idle.
         "worker_prefetch_multiplier": 1,
+        "worker_eta_task_limit": MAX_WAITING_TASKS,
         "worker_max_tasks_per_child": celery.max_tasks_per_child,
         "worker_proc_alive_timeout": PROC_ALIVE_TIMEOUT_S,
         # A run's lease is in PostgreSQL, so losing Redis is no reason to stop its task.

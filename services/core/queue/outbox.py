@@ -23,7 +23,12 @@ class Outbox(Generic[Item]):
     """
 
     def __init__(
-        self, name: str, send: Callable[[list[Item]], None], *, capacity: int = CAPACITY
+        self,
+        name: str,
+        send: Callable[[list[Item]], None],
+        *,
+        capacity: int = CAPACITY,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Start nothing yet.
 
@@ -31,10 +36,12 @@ class Outbox(Generic[Item]):
             name: Of the thread, and in logs.
             send: Takes everything that waits; may block and raise.
             capacity: Items that may wait; further ones are refused.
+            on_failure: Called in the thread after each batch that could not be sent.
         """
         self._name = name
         self._send = send
         self._capacity = capacity
+        self._on_failure = on_failure
         self._items: list[Item] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -85,3 +92,5 @@ class Outbox(Generic[Item]):
         if error is None and self._is_failing:
             logger.info("%s: things go through again", self._name)
         self._is_failing = error is not None
+        if self._is_failing:
+            self._on_failure()

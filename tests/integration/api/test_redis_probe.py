@@ -1,22 +1,28 @@
-"""Whether Redis is there, asked of a real one."""
+"""Whether Redis is there and takes writes, asked of a real one."""
 
+import asyncio
+import shutil
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from redis import exceptions
 
 from config.redis import RedisSettings
+from services.api.checks import check_redis
+from services.api.health_schemas import PartStatus
 from services.api.redis_probe import RedisProbe
+from tests.integration.fragile_redis import FragileRedis
 
 
 async def test_a_running_redis_answers(redis_settings: RedisSettings) -> None:
     """With its password, and again on the same connection."""
     probe = RedisProbe(redis_settings)
     try:
-        await probe.ping()
-        await probe.ping()
+        await probe.write()
+        await probe.write()
     finally:
         await probe.close()
 
@@ -26,7 +32,7 @@ async def test_a_wrong_password_is_an_error(redis_settings: RedisSettings) -> No
     probe = RedisProbe(redis_settings.model_copy(update={"password": SecretStr("wrong")}))
     try:
         with pytest.raises(exceptions.AuthenticationError):
-            await probe.ping()
+            await probe.write()
     finally:
         await probe.close()
 
@@ -40,7 +46,7 @@ async def test_an_absent_redis_is_told_at_once(redis_settings: RedisSettings) ->
     began_s = time.monotonic()
     try:
         with pytest.raises(exceptions.ConnectionError):
-            await probe.ping()
+            await probe.write()
     finally:
         await probe.close()
 
@@ -54,6 +60,49 @@ async def test_a_silent_redis_is_told_after_the_timeout(redis_settings: RedisSet
         probe = RedisProbe(redis_settings.model_copy(update=changes))
         try:
             with pytest.raises(exceptions.TimeoutError):
-                await probe.ping()
+                await probe.write()
         finally:
             await probe.close()
+
+
+async def test_a_redis_whose_memory_is_full_says_so() -> None:
+    """It answers PING as ever; only a write tells. With room again it is well by itself."""
+    server = FragileRedis()
+    server.start("--maxmemory-policy", "noeviction")
+    probe = RedisProbe(server.settings)
+    try:
+        before = await check_redis(probe)
+        with server.client() as client:
+            client.config_set("maxmemory", "1mb")
+            full = await check_redis(probe)
+            client.config_set("maxmemory", "0")
+        after = await check_redis(probe)
+    finally:
+        await probe.close()
+        server.kill()
+
+    assert (before.status, after.status) == (PartStatus.UP, PartStatus.UP)
+    assert (full.status, full.error) == (PartStatus.FULL, "its memory limit (maxmemory) is reached")
+
+
+async def test_a_redis_that_cannot_write_to_its_disk_says_so(tmp_path: Path) -> None:
+    """In its own words. Its folder is gone, which it takes as it takes a full disk."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    server = FragileRedis()
+    server.start("--dir", str(folder), "--save", "3600 1")
+    probe = RedisProbe(server.settings)
+    try:
+        await probe.write()
+        shutil.rmtree(folder)
+        with server.client() as client:
+            client.bgsave()
+            while client.info("persistence")["rdb_last_bgsave_status"] == "ok":
+                await asyncio.sleep(0.02)
+        refused = await check_redis(probe)
+    finally:
+        await probe.close()
+        server.kill()
+
+    assert refused.status is PartStatus.FULL
+    assert "unable to persist to disk" in str(refused.error)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from services.core.queue.contracts import QueueName, TaskName
 from services.core.queue.publisher import FULL_QUEUE, HintPublisher
-from tests.integration.fragile_redis import FragileRedis
+from tests.integration.fragile_redis import STATES, FragileRedis
 from tests.integration.worker.pool_worker import wait_until
 
 BURST = 1000
@@ -106,7 +106,7 @@ def test_hints_carry_their_callers_trace(publisher: HintPublisher, fragile: Frag
     assert [span.get_span_context().trace_id] == seen
 
 
-@pytest.mark.parametrize("harm", ["freeze", "kill"])
+@pytest.mark.parametrize("harm", ["freeze", "kill", "fill_up"])
 def test_no_caller_waits_for_redis(
     publisher: HintPublisher, fragile: FragileRedis, harm: str
 ) -> None:
@@ -120,26 +120,23 @@ def test_no_caller_waits_for_redis(
     assert took_us[BURST * 99 // 100] < 20_000
 
 
-@pytest.mark.parametrize("harm", ["freeze", "kill"])
+@pytest.mark.parametrize("state", ["frozen", "dead", "full", "read-only"])
 def test_hints_go_through_again_after_an_outage(
     publisher: HintPublisher,
     fragile: FragileRedis,
-    harm: str,
+    state: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It heals by itself, and the log tells of the outage once, not once per hint."""
     caplog.set_level(logging.INFO)
     publisher.hint(uuid4())
     _wait_for_messages(fragile, QueueName.RUNS, 1)
-    getattr(fragile, harm)()
+    STATES[state].hurt(fragile)
     for _ in range(5):
         publisher.hint(uuid4())
         time.sleep(0.6)
 
-    if harm == "freeze":
-        fragile.thaw()
-    else:
-        fragile.start()
+    STATES[state].heal(fragile)
     time.sleep(1)
     before = len(_messages(fragile, QueueName.RUNS))
     publisher.hint(uuid4())
@@ -173,3 +170,19 @@ def test_an_unattended_queue_does_not_fill_redis(
 
     with fragile.client() as client:
         assert FULL_QUEUE == client.llen(QueueName.RUNS)
+
+
+@pytest.mark.parametrize("queue", [QueueName.RUNS, QueueName.ISOLATED])
+def test_a_key_of_another_type_is_out_of_the_way(
+    publisher: HintPublisher, fragile: FragileRedis, queue: QueueName
+) -> None:
+    """A queue that a stranger has overwritten is renamed, and the hint goes through."""
+    with fragile.client() as client:
+        client.set(queue, "garbage")
+
+        publisher.hint(uuid4(), is_isolated=queue is QueueName.ISOLATED)
+        publisher.close(timeout_s=5)
+
+        assert 1 == client.llen(queue)
+        assert "garbage" == client.get(f"garbage:{queue}")
+        assert 0 < client.ttl(f"garbage:{queue}") <= 86_400

@@ -4,8 +4,6 @@ import asyncio
 import subprocess
 import sys
 
-import pytest
-
 from services.worker.liveness import age_s
 from tests.fakes.waiting import until
 from tests.integration.fragile_redis import FragileRedis
@@ -24,18 +22,16 @@ async def _assert_goes_stale(worker: LabWorker) -> None:
     assert worker.process.poll() is None
 
 
-@pytest.mark.parametrize("pool", ["custom", "prefork"])
-async def test_a_frozen_redis_shows_and_heals(
-    fragile_lab: Lab, fragile: FragileRedis, pool: str
-) -> None:
-    """A worker that consumes nothing turns unhealthy, though it lives, and healthy by itself again."""
-    worker = await fragile_lab.start_worker(pool=pool)
+async def test_a_blocked_loop_shows_without_redis(fragile_lab: Lab, fragile: FragileRedis) -> None:
+    """While Redis is away the worker answers for itself (test_redis_states), but not in its sleep."""
+    worker = await fragile_lab.start_worker()
     await _wait_until_fresh(worker)
+    run_id = await fragile_lab.post("block", 8)
+    await fragile_lab.wait_for_step("second", run_id)
 
-    fragile.freeze()
+    fragile.kill()
+
     await _assert_goes_stale(worker)
-    fragile.thaw()
-
     await _wait_until_fresh(worker)
 
 

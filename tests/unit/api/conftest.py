@@ -83,8 +83,8 @@ class FakeRedis:
     def __init__(self) -> None:
         self.error: Exception | None = None
 
-    async def ping(self) -> None:
-        """Answer, or fail."""
+    async def write(self) -> None:
+        """Take it, or fail."""
         if self.error:
             raise self.error
 

@@ -99,6 +99,55 @@ async def test_all_watched_runs_share_one_statement_per_poll(
     assert {2} == {len(events) for events in await asyncio.gather(*watchers)}
 
 
+@pytest.mark.parametrize("page", [1, 2, 3, 1000])
+async def test_a_stream_goes_on_past_a_final_event_that_is_followed(
+    hub: EventHub, store: InMemoryRunStore, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """A replayed run has ended in the middle; whoever comes from there gets what followed."""
+    monkeypatch.setattr(event_hub, "PAGE", page)
+    run_id = await accept(store)
+    for kind in (EventType.RUN_FAILED, EventType.RUN_QUEUED, EventType.RUN_CANCELLED):
+        store.append_event(run_id, kind)
+    store.append_event(run_id, EventType.RUN_QUEUED)
+    store.append_event(run_id, EventType.RUN_SUCCEEDED)
+    whole = store.events[run_id]
+
+    for after in range(len(whole)):
+        assert whole[after:] == await read_all(hub, run_id, after=after)
+
+
+async def test_a_stream_that_meets_the_end_and_the_replay_together_goes_on(
+    hub: EventHub, store: InMemoryRunStore
+) -> None:
+    """Both came between two polls."""
+    run_id = await accept(store)
+    watcher = asyncio.create_task(read_all(hub, run_id))
+    await until_watched(hub)
+
+    store.append_event(run_id, EventType.RUN_FAILED)
+    store.append_event(run_id, EventType.RUN_QUEUED, replay=1)
+    await asyncio.sleep(POLL_S * 10)
+    assert not watcher.done()
+    store.append_event(run_id, EventType.RUN_SUCCEEDED)
+
+    assert store.events[run_id] == await watcher
+
+
+async def test_a_stream_ends_with_the_last_final_event(
+    hub: EventHub, store: InMemoryRunStore
+) -> None:
+    """One more look at the record, and no waiting for a replay that may never come."""
+    run_id = await accept(store)
+    watcher = asyncio.create_task(read_all(hub, run_id))
+    await until_watched(hub)
+    store.append_event(run_id, EventType.RUN_FAILED)
+
+    assert len(await watcher) == 2
+    store.append_event(run_id, EventType.RUN_QUEUED, replay=1)
+    store.append_event(run_id, EventType.RUN_SUCCEEDED)
+    assert store.events[run_id][2:] == await read_all(hub, run_id, after=2)
+
+
 async def test_nothing_is_polled_while_nobody_watches(
     hub: EventHub, store: InMemoryRunStore
 ) -> None:

@@ -138,6 +138,46 @@ async def test_calls_are_logged_with_what_they_used(http):
     assert ledger["input_tokens"] == good["input_tokens"]
 
 
+async def test_calls_are_counted_by_run_and_prompt(http):
+    """A call that fails is started and not answered; clearing forgets both."""
+    question = QUESTION | {"metadata": {"user_id": "run-7"}}
+    await http.put("/admin/faults", json={"fault": "overloaded", "count": 1})
+    for _ in range(3):
+        await http.post("/v1/messages", json=question, headers=KEY)
+    other = question | {"messages": [{"role": "user", "content": "The harbour thaws."}]}
+    await http.post("/v1/messages", json=other | {"stream": True}, headers=KEY)
+    await http.post("/v1/messages", json=QUESTION, headers=KEY)
+
+    calls = (await http.get("/admin/calls")).json()
+    await http.delete("/admin/requests")
+    forgotten = (await http.get("/admin/calls")).json()
+
+    assert [("run-7", 3, 2), ("run-7", 1, 1), (None, 1, 1)] == [
+        (call["run_id"], call["started"], call["answered"]) for call in calls
+    ]
+    assert calls[0]["prompt_sha256"] == calls[2]["prompt_sha256"] != calls[1]["prompt_sha256"]
+    assert [] == forgotten
+
+
+async def test_half_an_answer_is_none(http):
+    """A stream that ends in an error counts as started only."""
+    await http.put("/admin/faults", json={"fault": "midstream_overloaded"})
+    await http.post("/v1/messages", json=QUESTION | {"stream": True}, headers=KEY)
+
+    (call,) = (await http.get("/admin/calls")).json()
+    assert (1, 0) == (call["started"], call["answered"])
+
+
+async def test_a_slow_stream_is_a_rule_without_a_fault(http):
+    """Pieces come at the pace that the rule says."""
+    await http.put("/admin/faults", json={"chunk_delay_ms": 20})
+    await http.post("/v1/messages", json=QUESTION | {"stream": True}, headers=KEY)
+
+    (call,) = (await http.get("/admin/requests")).json()
+    assert call["outcome"] == "answered"
+    assert call["duration_ms"] >= 20 * 20
+
+
 async def test_faults_are_set_shown_and_taken_back(http):
     """The admin API's three verbs."""
     rule = {"fault": "overloaded", "count": 2, "match": "harbour"}

@@ -10,7 +10,7 @@ def open_call(ledger: Ledger) -> LoggedRequest:
         received_at=utc_now(),
         model="claude-sonnet-5-5",
         is_streamed=True,
-        prompt_sha256="0",
+        prompt_sha256="0" * 64,
         prompt_start="Hello",
         user_id=None,
     )

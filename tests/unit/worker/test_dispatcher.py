@@ -1,7 +1,8 @@
 """Claiming as much as there are slots for, whenever there is work."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -170,10 +171,22 @@ async def test_a_claim_under_way_is_not_orphaned_by_draining(
     assert RunState.RUNNING is not run.state
 
 
-async def test_a_dead_dispatcher_is_told_apart_from_an_idle_one(
-    store: MemoryRunStore, make_dispatcher: MakeDispatcher, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def sigterms() -> Iterator[list[int]]:
+    """The SIGTERMs that this process would have got."""
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
+    yield got
+    signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_dispatcher_that_has_died_ends_its_process(
+    store: MemoryRunStore,
+    make_dispatcher: MakeDispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    sigterms: list[int],
 ) -> None:
-    """Liveness fails when claiming has ended by a defect, though messages still go through."""
+    """A defect that ends claiming, such as a record without tables, leaves no worker that only looks alive."""
     dispatcher = make_dispatcher()
     await until(lambda: len(store.claims) == 1)
     dispatcher.check()
@@ -183,7 +196,7 @@ async def test_a_dead_dispatcher_is_told_apart_from_an_idle_one(
 
     monkeypatch.setattr(store, "claim_due_runs", broken_claim)
     dispatcher.wake()
-    await asyncio.sleep(0.02)
+    await until(lambda: sigterms == [signal.SIGTERM])
 
     with pytest.raises(RuntimeError, match="claims have ended"):
         dispatcher.check()

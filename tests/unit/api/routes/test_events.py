@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from services.core.runs.models import Event
 from services.core.runs.states import EventType
 from tests.fakes.run_store import InMemoryRunStore
 from tests.unit.api.conftest import post_run
@@ -75,6 +77,41 @@ async def test_a_client_that_has_seen_all_is_told_to_stop(
     answer = await client.get(f"/v1/runs/{ended}/events", headers={"Last-Event-ID": str(last)})
 
     assert (answer.status_code, answer.text) == (204, "")
+
+
+async def test_a_client_of_a_replayed_run_resumes_past_its_old_end(
+    client: httpx.AsyncClient, store: InMemoryRunStore, ended: UUID
+) -> None:
+    """The final event of the attempt before is no reason to stop; that of the last one is."""
+    old_end = len(store.events[ended])
+    store.append_event(ended, EventType.RUN_QUEUED, replay=1)
+    store.append_event(ended, EventType.RUN_FAILED, reason="permanent")
+    url = f"/v1/runs/{ended}/events"
+
+    resumed = await client.get(url, headers={"Last-Event-ID": str(old_end)})
+    stopped = await client.get(url, headers={"Last-Event-ID": str(old_end + 2)})
+
+    assert [kind for _, kind, _ in parse(resumed.text)] == ["run.queued", "run.failed"]
+    assert (stopped.status_code, stopped.text) == (204, "")
+
+
+async def test_a_run_that_ends_while_its_client_comes_back_does_not_hang(
+    client: httpx.AsyncClient, store: InMemoryRunStore
+) -> None:
+    """Between two reads of the record the run ended, and the client has that end from another process."""
+    run_id = await post_run(client)
+    list_events = store.list_events
+
+    async def end_first(after: Mapping[UUID, int], *, limit: int = 1000) -> list[Event]:
+        store.list_events = list_events  # type: ignore[method-assign]  # once is enough
+        store.append_event(run_id, EventType.RUN_CANCELLED)
+        return await list_events(after, limit=limit)
+
+    store.list_events = end_first  # type: ignore[method-assign]  # just in time
+    async with asyncio.timeout(2):
+        answer = await client.get(f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": "2"})
+
+    assert answer.status_code == 204
 
 
 async def test_events_arrive_while_the_run_goes_on(

@@ -6,6 +6,7 @@ import dataclasses
 import httpx
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from config.anthropic import AnthropicSettings
 from config.environment import Environment
@@ -108,7 +109,12 @@ async def test_health_shows_every_part_with_ages(
     assert {health["postgres"]["status"], health["redis"]["status"]} == {"up"}
     assert health["postgres"]["latency_ms"] >= 0
     assert health["claude"] == {"status": "simulated"}
-    assert health["queue"] == {"depth": 1, "due_runs": 1, "oldest_due_age_s": 1.5}
+    assert health["queue"] == {
+        "depth": 1,
+        "due_runs": 1,
+        "unclaimable_runs": 0,
+        "oldest_due_age_s": 1.5,
+    }
     assert [(beat["kind"], beat["age_s"]) for beat in health["heartbeats"]] == [
         (kind, 1.0) for kind in ALL_KINDS
     ]
@@ -144,3 +150,42 @@ async def test_a_silent_process_degrades_health(
     health = (await stranger.get("/health")).json()
 
     assert (health["status"], len(health["heartbeats"])) == ("degraded", 3)
+
+
+async def test_a_run_that_nobody_can_execute_degrades_health(
+    stranger: httpx.AsyncClient, store: InMemoryRunStore
+) -> None:
+    """It would wait in silence, as after a deploy that renamed its steps."""
+    let_all_beat(store)
+    store.unclaimable_runs = 2
+
+    health = (await stranger.get("/health")).json()
+
+    assert (health["status"], health["queue"]["unclaimable_runs"]) == ("degraded", 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "memory limit"),
+        (
+            ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
+            "Errors writing to the AOF file: No space left on device",
+        ),
+    ],
+)
+async def test_a_redis_that_takes_no_writes_degrades_health_in_plain_words(
+    stranger: httpx.AsyncClient,
+    store: InMemoryRunStore,
+    redis: FakeRedis,
+    error: Exception,
+    words: str,
+) -> None:
+    """It is up for whoever only reads."""
+    let_all_beat(store)
+    redis.error = error
+
+    health = (await stranger.get("/health")).json()
+
+    assert (health["status"], health["redis"]["status"]) == ("degraded", "full")
+    assert words in health["redis"]["error"]

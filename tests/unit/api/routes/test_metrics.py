@@ -49,6 +49,7 @@ async def test_figures_of_the_record_are_read_from_the_record(
     await post_run(client)
     store.append_event(await post_run(client), EventType.RUN_FAILED)
     store.step_totals = (TOTALS,)
+    store.unclaimable_runs = 2
 
     samples = await read_samples(stranger)
 
@@ -56,6 +57,7 @@ async def test_figures_of_the_record_are_read_from_the_record(
         key("record_up"): 1,
         key("queue_depth"): 1,
         key("due_runs"): 1,
+        key("unclaimable_runs"): 2,
         key("oldest_queued_age_seconds"): 1.5,
         key("runs", state="queued"): 1,
         key("runs", state="running"): 0,

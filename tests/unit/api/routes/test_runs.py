@@ -10,7 +10,7 @@ from tests.unit.api.conftest import RecordingPublisher, post_run
 
 RUN_MEMBERS = {
     "id", "pipeline", "state", "input", "output", "failure", "metadata", "steps", "usage", "cost_usd",
-    "budget_usd", "created_at", "started_at", "finished_at", "next_at", "trace_id",
+    "budget_usd", "replays", "created_at", "started_at", "finished_at", "next_at", "trace_id",
 }  # fmt: skip
 STEP_MEMBERS = {
     "name", "state", "attempts", "started_at", "finished_at", "usage", "cost_usd", "error",

@@ -1,0 +1,138 @@
+"""What a cell left behind: in the record, and in the simulator's ledger."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from tests.chaos.stack import Addresses, Stack
+
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+FINAL_EVENTS = frozenset({"run.succeeded", "run.failed", "run.cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a run in the record."""
+
+    seq: int
+    type: str
+    at: float
+    step: str | None
+    replay: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """A run in the record."""
+
+    id: str
+    key: str
+    pipeline: str
+    state: str
+    reason: str | None
+    crashes: int
+    created_at: float
+    events: tuple[Event, ...]
+    emails: int
+
+    @property
+    def is_final(self) -> bool:
+        """It has ended."""
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Paid calls for one prompt of one run."""
+
+    run_id: str
+    prompt: str
+    started: int
+    answered: int
+
+
+PACE: Final = {"latency_ms": 250, "chunk_delay_ms": 0}
+"""How long a call takes. In one piece, because the machine has better things to do than to send pieces."""
+RUNS = """
+    SELECT id, idempotency_key AS key, pipeline, state, failure->>'reason' AS reason, crashes,
+           extract(epoch FROM created_at)::float8 AS created_at,
+           (SELECT count(*) FROM emails WHERE emails.run_id = runs.id) AS emails
+    FROM runs WHERE idempotency_key LIKE '{prefix}-%' ORDER BY id
+"""
+EVENTS = """
+    SELECT events.run_id, events.seq, events.type, extract(epoch FROM events.at)::float8 AS at,
+           events.data->>'step' AS step, (events.data->>'replay')::int AS replay
+    FROM events JOIN runs ON runs.id = events.run_id
+    WHERE runs.idempotency_key LIKE '{prefix}-%' ORDER BY events.run_id, events.seq
+"""
+UNFINISHED = """
+    SELECT count(*) AS count FROM runs
+    WHERE idempotency_key LIKE '{prefix}-%' AND state IN ('queued', 'running')
+"""
+RUNNING_STEPS = """
+    SELECT count(*) AS count FROM steps JOIN runs ON runs.id = steps.run_id
+    WHERE runs.state = 'running' AND steps.state = 'running'
+"""
+
+
+def read_runs(stack: Stack, prefix: str) -> dict[str, RecordedRun]:
+    """Every run of a cell, by id."""
+    events: dict[str, list[Event]] = {}
+    for row in stack.sql(EVENTS.format(prefix=prefix)):
+        event = Event(row["seq"], row["type"], row["at"], row["step"], row["replay"])
+        events.setdefault(row["run_id"], []).append(event)
+    rows = stack.sql(RUNS.format(prefix=prefix))
+    return {row["id"]: RecordedRun(**row, events=tuple(events.get(row["id"], ()))) for row in rows}
+
+
+def count_unfinished(stack: Stack, prefix: str) -> int:
+    """Runs of a cell that have not ended."""
+    return int(stack.sql(UNFINISHED.format(prefix=prefix))[0]["count"])
+
+
+def count_running_steps(stack: Stack) -> int:
+    """Steps that are being executed, as far as the record knows."""
+    return int(stack.sql(RUNNING_STEPS)[0]["count"])
+
+
+class Ledger:
+    """The simulator, from its back: what it was asked, and how it is made to fail."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self._http = httpx.Client(base_url=addresses.simulator_url, timeout=30)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def clear(self) -> None:
+        """Forget calls and take all faults back."""
+        self._http.delete("/admin/requests").raise_for_status()
+        self.clear_faults()
+
+    def clear_faults(self) -> None:
+        """Take all faults back; calls have the suite's pace."""
+        self._http.delete("/admin/faults").raise_for_status()
+        self._put(**PACE)
+
+    def add_fault(self, **rule: Any) -> None:
+        """Make calls fail; those that do not have the suite's pace. One at a time: it replaces the one before."""
+        self._http.delete("/admin/faults").raise_for_status()
+        self._put(**PACE | rule)
+        self._put(**PACE)
+
+    def _put(self, **rule: Any) -> None:
+        self._http.put("/admin/faults", json=rule).raise_for_status()
+
+    def count_open(self) -> int:
+        """Calls that have not been answered yet."""
+        return int(self._http.get("/admin/ledger").raise_for_status().json()["open"])
+
+    def calls(self) -> list[Calls]:
+        """Paid calls since the last clear()."""
+        rows = self._http.get("/admin/calls").raise_for_status().json()
+        return [
+            Calls(row["run_id"], row["prompt_sha256"], row["started"], row["answered"])
+            for row in rows
+        ]

@@ -1,0 +1,25 @@
+"""Every fault once, in the middle of runs: what was accepted is finished, once, and nothing is paid for twice."""
+
+import uuid
+
+import pytest
+
+from tests.chaos.cell import Plan, run_cell
+from tests.chaos.faults import Fault
+from tests.chaos.scene import Scene
+
+pytestmark = pytest.mark.timeout(300)
+
+
+async def test_every_guarantee_holds(scene: Scene, fault: Fault, plan: Plan, results) -> None:
+    """No guarantee is broken by the fault, and the stack goes on by itself."""
+    scene.stack.wait_healthy()
+    if fault.prepare:
+        fault.prepare(scene)
+
+    verdict = await run_cell(scene, fault, plan, prefix=f"cell-{uuid.uuid4().hex[:8]}")
+    results.add(fault, verdict)
+    if fault.restore:
+        fault.restore(scene)
+
+    assert verdict.is_good, f"{fault.name}: {verdict}"
