@@ -6,7 +6,8 @@ from services.core.db import Database
 from services.core.runs.sql import statement
 
 # The fence grows, so that a holder writes nothing any more. The time is that of the change and not
-# of the statement's begin, which may lie before the claim that it had to wait for.
+# of the statement's begin, which may lie before the claim that it had to wait for. For the same
+# reason every step that is not done is looked at again: one may have been started meanwhile.
 CANCEL_RUN = statement(
     """
     WITH changed AS (
@@ -17,10 +18,14 @@ CANCEL_RUN = statement(
      RETURNING id, event_seq, finished_at),
     stopped AS (
         UPDATE steps
-           SET state = :step_failed, finished_at = changed.finished_at,
-               error = 'The run was cancelled.'
+           SET state = CASE steps.state WHEN :step_running THEN :step_failed
+                       ELSE steps.state END,
+               finished_at = CASE steps.state WHEN :step_running THEN changed.finished_at
+                             ELSE steps.finished_at END,
+               error = CASE steps.state WHEN :step_running THEN 'The run was cancelled.'
+                       ELSE steps.error END
           FROM changed
-         WHERE steps.run_id = changed.id AND steps.state = :step_running),
+         WHERE steps.run_id = changed.id AND steps.state <> :step_succeeded),
     told AS (
         INSERT INTO events (run_id, seq, type, data, at)
         SELECT id, event_seq, :event_run_cancelled, '{}', finished_at FROM changed)

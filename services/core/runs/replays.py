@@ -101,7 +101,8 @@ REPLAY_RUNS = statement(
 )
 
 NOW = statement("SELECT now() AS at")
-BATCH = 1000
+BATCH = 100
+"""Runs replayed in one transaction: each copies its outputs, which may be long, into the history."""
 
 
 @dataclass(frozen=True, slots=True)

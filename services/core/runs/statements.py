@@ -172,8 +172,9 @@ RELEASE_RUNS = _fenced(
          WHERE runs.id = held.run_id
      RETURNING runs.id AS run_id),
     stopped AS (
+        -- All that are not done: one may have been started since this statement began.
         UPDATE steps SET state = :step_pending FROM changed
-         WHERE steps.run_id = changed.run_id AND steps.state = :step_running)
+         WHERE steps.run_id = changed.run_id AND steps.state <> :step_succeeded)
     SELECT run_id FROM changed
     """,
 )

@@ -62,11 +62,16 @@ def _take_back(gone: str) -> TextClause:
          RETURNING runs.id, reason, event_seq, failure),
         stopped AS (
             UPDATE steps
-               SET state = CASE WHEN reason IS NULL THEN :step_pending ELSE :step_failed END,
-                   finished_at = CASE WHEN reason IS NOT NULL THEN now() END,
-                   error = 'The process that executed the step died.'
+               SET state = CASE WHEN steps.state <> :step_running THEN steps.state
+                                WHEN reason IS NULL THEN :step_pending ELSE :step_failed END,
+                   finished_at = CASE WHEN steps.state = :step_running AND reason IS NOT NULL
+                                 THEN now() ELSE steps.finished_at END,
+                   error = CASE steps.state WHEN :step_running
+                           THEN 'The process that executed the step died.'
+                           ELSE steps.error END
               FROM changed
-             WHERE steps.run_id = changed.id AND steps.state = :step_running),
+             -- All that are not done: one may have been started since this statement began.
+             WHERE steps.run_id = changed.id AND steps.state <> :step_succeeded),
         told AS (
             INSERT INTO events (run_id, seq, type, data)
             SELECT id, event_seq, :event_run_failed, failure FROM changed WHERE reason IS NOT NULL)

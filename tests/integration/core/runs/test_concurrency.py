@@ -2,16 +2,20 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
+import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from config.postgres import PostgresSettings
 from services.core.db import create_engine
 from services.core.errors import LeaseLostError, RunNotCancellableError
+from services.core.runs.encoding import encode_json
 from services.core.runs.models import ApiKey, Checkpoint, Lease
-from services.core.runs.states import FINAL_EVENTS, EventType, RunState
+from services.core.runs.statements import START_STEPS
+from services.core.runs.states import FINAL_EVENTS, EventType, RunState, StepState
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 from tests.integration.conftest import StoreFactory
@@ -266,3 +270,53 @@ async def test_a_cancelled_claim_leaves_no_orphan(
 
     states = {(await store.get_run(api_key.id, run.id)).state for run in runs}
     assert states == {RunState.QUEUED}
+
+
+async def cancel(store: RunStore, api_key: ApiKey, lease: Lease) -> None:
+    """A client ends the run."""
+    await store.cancel_run(api_key.id, lease.run_id)
+
+
+async def bury(store: RunStore, api_key: ApiKey, lease: Lease) -> None:
+    """The holder has died."""
+    assert await store.bury_process("w1", culprit=lease.run_id) == 1, api_key
+
+
+async def release(store: RunStore, api_key: ApiKey, lease: Lease) -> None:
+    """The holder stops."""
+    assert api_key
+    await store.release_run(lease)
+
+
+@pytest.mark.parametrize("stop", [cancel, bury, release])
+async def test_a_step_that_is_just_being_started_is_stopped_too(
+    open_store: StoreFactory,
+    api_key: ApiKey,
+    fresh_database: PostgresSettings,
+    stop: Callable[[RunStore, ApiKey, Lease], Awaitable[None]],
+) -> None:
+    """Who has to wait for a start that is not committed yet stops that step, and no other."""
+    store = open_store()
+    run = await accept(store, api_key)
+    lease = await claim(store)
+    await store.start_step(lease, "parse")
+    await store.record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST))
+    items = encode_json([{"run_id": run.id, "fence": lease.fence, "step": "research"}])
+    engine = create_engine(fresh_database)
+
+    async with engine.begin() as connection:
+        await connection.execute(START_STEPS, {"items": items})
+        stopping = asyncio.ensure_future(stop(store, api_key, lease))
+        await asyncio.sleep(0.3)
+        assert not stopping.done()
+    await stopping
+    await engine.dispose()
+
+    stopped = await store.get_run(api_key.id, run.id)
+    parse, research, compose = stopped.steps
+    assert parse.state is StepState.SUCCEEDED
+    assert research.attempts == 1
+    assert research.state is (StepState.FAILED if stop is cancel else StepState.PENDING)
+    assert (research.error is None) == (stop is release)
+    assert (compose.state, compose.error, compose.finished_at) == (StepState.PENDING, None, None)
+    await events_of(store, run)
