@@ -111,6 +111,23 @@ async def post(http: httpx.AsyncClient, **headers: str) -> UUID:
     return UUID(answer.json()["id"])
 
 
+@asynccontextmanager
+async def connection_to(postgres: PostgresSettings) -> AsyncIterator["asyncpg.Connection"]:
+    """A connection past the API, for whoever disturbs it."""
+    assert postgres.password is not None
+    connection = await asyncpg.connect(
+        host=postgres.host,
+        port=postgres.port,
+        user=postgres.user,
+        password=postgres.password.get_secret_value(),
+        database=postgres.db,
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def timed(answer: Coroutine[Any, Any, httpx.Response]) -> tuple[httpx.Response, float]:
     """An answer, and the seconds that it took."""
     began_s = time.monotonic()
@@ -183,20 +200,9 @@ async def test_an_exhausted_pool_is_an_absent_record(
         tmp_path / "log", module_database, redis_settings, key, POSTGRES_POOL_SIZE="1"
     ) as api:
         run_id = await post(api.http)
-        assert module_database.password is not None
-        blocker = await asyncpg.connect(
-            host=module_database.host,
-            port=module_database.port,
-            user=module_database.user,
-            password=module_database.password.get_secret_value(),
-            database=module_database.db,
-        )
-        try:
-            async with blocker.transaction():
-                await blocker.execute("LOCK TABLE api_keys, runs, events, emails")
-                assert_refused(await ask_all(api.http, run_id), name="record-unavailable")
-        finally:
-            await blocker.close()
+        async with connection_to(module_database) as blocker, blocker.transaction():
+            await blocker.execute("LOCK TABLE api_keys, runs, events, emails")
+            assert_refused(await ask_all(api.http, run_id), name="record-unavailable")
 
         assert await until_accepted(api.http) < ANSWER_S
 
@@ -236,6 +242,35 @@ async def test_nothing_that_was_accepted_is_missing_after_a_freeze(
     assert refused
     assert len(set(accepted)) == len(accepted) == 400
     assert accepted == stored
+
+
+FILL_DISK = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON runs EXECUTE FUNCTION refuse();
+"""
+"""Lets PostgreSQL say what it says when its disk is full."""
+FREE_DISK = "DROP TRIGGER full_disk ON runs; DROP FUNCTION refuse"
+
+
+async def test_a_full_disk_of_postgresql_is_said_to_be_one(
+    api: FarApi, module_database: PostgresSettings
+) -> None:
+    """To who posts and in the health; reading goes on, and all is well once there is room."""
+    run_id = await post(api.http)
+    async with connection_to(module_database) as admin:
+        await admin.execute(FILL_DISK)
+        try:
+            posts = (timed(api.http.post("/v1/runs", json=RUN)) for _ in range(AT_ONCE))
+            assert_refused(await asyncio.gather(*posts), name="record-full")
+            health = (await api.http.get("/health")).json()
+            read = await api.http.get(f"/v1/runs/{run_id}")
+        finally:
+            await admin.execute(FREE_DISK)
+
+    assert (health["status"], health["postgres"]["status"]) == ("degraded", "full")
+    assert read.status_code == 200
+    assert await until_accepted(api.http) < ANSWER_S
 
 
 async def test_whatever_becomes_of_redis_runs_are_accepted_at_once(
