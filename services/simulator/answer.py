@@ -10,6 +10,7 @@ from services.simulator.email import compose_email
 from services.simulator.instance import InstanceBuilder
 from services.simulator.material import Material
 from services.simulator.schemas import CountTokensRequest, MessagesRequest
+from services.simulator.summary import summarize
 from services.simulator.tokens import TOKENS_PER_MESSAGE, count_tokens, cut_to_tokens
 
 MAX_QUOTED_SENTENCES = 3
@@ -93,7 +94,7 @@ def _text_for(prompt: str, schema_json: str | None) -> str:
     if schema_json is None:
         quoted = " ".join(material.sentences[:MAX_QUOTED_SENTENCES])
         return f"This is a simulated answer, not Claude's. The prompt says: {quoted}"
-    hints = compose_email(material) or {}
+    hints = compose_email(material) or summarize(material) or {}
     value = InstanceBuilder(json.loads(schema_json), material).build(hints)
     return json.dumps(value, ensure_ascii=False)
 
