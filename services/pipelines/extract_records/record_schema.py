@@ -8,7 +8,7 @@ import json
 from itertools import islice
 from typing import Any
 
-from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
+from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError, meta
 
 Schema = dict[str, Any]
 
@@ -54,13 +54,14 @@ class RecordSchema:
             SchemaProblemError: It is none, is too large, or uses what is not supported.
         """
         _check_size(schema)
-        self._validator = _validator(schema)
+        _check_is_schema(schema)
         root = {key: value for key, value in schema.items() if key not in ROOT_KEYWORDS}
         self.for_claude = _Expansion(schema.get("$defs", {})).expand(root, "")
         """With references written out and each choice of types as anyOf."""
         if self.for_claude.get("type") != "object":
             raise SchemaProblemError("/type", "a record is an object")
         _check_size(self.for_claude)
+        self._validator = _validator(schema)
 
     def problems_of(self, record: dict[str, Any]) -> list[str]:
         """What is wrong with a record, as `/place: reason`; empty if it fits."""
@@ -164,6 +165,15 @@ def _check_object(schema: Schema, place: str) -> None:
 def _check_size(schema: Schema) -> None:
     if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
         raise SchemaProblemError("", f"it is longer than {MAX_SCHEMA_CHARS} characters")
+
+
+def _check_is_schema(schema: Schema) -> None:
+    """Each keyword has a value that it may have, so that the rest of this module can rely on it."""
+    try:
+        # By the draft that is used here, whatever $schema says.
+        meta.validate({key: value for key, value in schema.items() if key != "$schema"})
+    except ValidationError as error:
+        raise SchemaProblemError(_pointer(error), error.message[:MAX_PROBLEM_CHARS]) from error
 
 
 def _validator(schema: Schema) -> Draft202012Validator:
