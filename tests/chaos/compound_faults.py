@@ -1,6 +1,7 @@
 """Faults of two parts, each of which lays bare one safeguard: without it, these cells cannot succeed."""
 
 import time
+from contextlib import suppress
 from typing import Final
 
 from tests.chaos.faults import Answers, Fault, beyond_lease, for_s
@@ -9,9 +10,9 @@ from tests.chaos.stack import StackError
 
 LOCKED_S: Final = 7
 """Seconds that the table is locked: longer than a statement may take (POSTGRES_STATEMENT_TIMEOUT_S)."""
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 90.0
 WORKERS: Final = """
-    SELECT count(*) AS n FROM heartbeats WHERE kind = 'worker' AND at > now() - interval '3 s'
+    SELECT count(*) AS n FROM heartbeats WHERE kind = 'worker' AND at > now() - interval '10 s'
 """
 LOCK: Final = (
     'PGPASSWORD="$(cat "$POSTGRES_PASSWORD_FILE")" psql --host=127.0.0.1 '
@@ -36,7 +37,7 @@ def _until_unlocked(scene: Scene) -> None:
 
 def _add_worker(scene: Scene) -> None:
     scene.stack.scale("worker", 2)
-    scene.until(WORKERS, at_least=2)
+    _until(scene, WORKERS, at_least=2)
 
 
 def _remove_worker(scene: Scene) -> None:
@@ -46,22 +47,21 @@ def _remove_worker(scene: Scene) -> None:
 def _return_to_slow_worker(scene: Scene) -> None:
     scene.stack.pause("worker")
     scene.stack.start("postgres")
-    _until_answering(scene)
+    _until(scene, "SELECT 1 AS n", at_least=1)
     time.sleep(1.5 * scene.sweep_s)
     scene.stack.resume("worker")
 
 
-def _until_answering(scene: Scene) -> None:
+def _until(scene: Scene, query: str, *, at_least: int) -> None:
+    """As Scene.until(), for longer, and while PostgreSQL is on its way."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        try:
-            scene.stack.sql("SELECT 1 AS n")
-        except StackError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+        with suppress(StackError):
+            if scene.stack.sql(query)[0]["n"] >= at_least:
+                return
+        if time.monotonic() > deadline:
+            raise StackError(f"not within {PATIENCE_S:g} s: {query}")
+        time.sleep(0.1)
 
 
 COMPOUNDS: Final = (
@@ -81,7 +81,7 @@ COMPOUNDS: Final = (
         lambda scene: scene.stack.kill("postgres"),
         _return_to_slow_worker,
         hold_s=beyond_lease,
-        answers=Answers.REFUSE,
+        answers=Answers.ANY,
         moments=0,
         input={"seconds": 5},
     ),

@@ -20,7 +20,7 @@ from tests.chaos.verdict import GUARANTEES
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 600
 SETTINGS = (
-    "--set=CELERY_LEASE_TTL_S=6",
+    "--set=CELERY_LEASE_TTL_S=10",
     "--set=CELERY_SWEEP_INTERVAL_S=1",
     "--set=CELERY_SHUTDOWN_GRACE_S=1",
 )
