@@ -72,6 +72,10 @@ key: secrets ## Print the API key of .env; NAME=alice makes another one
 env-example: $(INSTALLED) ## Write .env.example and docs/configuration.md from the settings' docstrings
 	@$(BIN)/python -m config --write
 
+.PHONY: pipeline
+pipeline: ## Start a new pipeline that works, with its test: NAME=my_pipeline
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m services.pipelines.scaffold '$(NAME)'
+
 # --- checks -------------------------------------------------------------------------------------
 
 .PHONY: test
@@ -111,7 +115,7 @@ test-local: $(INSTALLED)
 
 # Recovery takes as long as a lease, so the lease is short: a cell then takes seconds.
 CHAOS_SETTINGS := CELERY_LEASE_TTL_S=4 CELERY_SWEEP_INTERVAL_S=1 CELERY_REHINT_AFTER_S=2 CELERY_CONCURRENCY=600 \
-  CELERY_SHUTDOWN_GRACE_S=2 CELERY_RETRY_BACKOFF_S=0.5 ANTHROPIC_TIMEOUT_S=6
+  CELERY_SHUTDOWN_GRACE_S=2 CELERY_RETRY_BACKOFF_S=0.5 CELERY_MAX_ATTEMPTS=8 ANTHROPIC_TIMEOUT_S=6
 CHAOS = $(BIN)/python -m tests.chaos.tree .run/tree && \
   $(LOCAL) trial --name chaos-$(1) --mode $(1) --tree .run/tree $(CHAOS_SETTINGS:%=--set %) $(BIN)/pytest tests/chaos --durations 5
 

@@ -35,7 +35,13 @@ class FlightRecorder:
     def of_this_process(cls) -> "FlightRecorder":
         """The one that the watcher shares with this process; without one, a recorder that nobody reads."""
         fd = os.environ.get(FD_VARIABLE)  # noqa: TID251 - no setting: the watcher's word to its child
-        return cls.open(int(fd)) if fd else cls()
+        try:
+            return cls.open(int(fd)) if fd else cls()
+        except (
+            OSError,
+            ValueError,
+        ):  # Celery restarts itself at SIGHUP, and closes its files before
+            return cls()
 
     @property
     def owner(self) -> str | None:

@@ -9,7 +9,8 @@ What tasks use:
   which stays the same for all tasks, so that engines made there stay usable.
 * `wait_for(awaitable)`: the same from inside a `def` task.
 * `asyncio.to_thread(...)` for work that blocks: at most `PoolLimits.max_threads` at once. Code that blocks
-  without it stops every task of the process, and no time limit can interrupt it; the pool logs where.
+  without it stops every task of the process, and no time limit can interrupt it; the pool logs where, and ends the
+  process after `PoolLimits.lag_limit_s`.
 
 What the process's wiring uses:
 
@@ -166,7 +167,7 @@ class TaskPool(BasePool):
     def register_with_event_loop(self, loop: Hub) -> None:
         """Use Celery's event loop; called again after each reconnection to the broker."""
         self._celery.attach(loop)
-        loop.call_repeatedly(self._pool.limits.lag_warning_s / 2, self._check_loop)
+        loop.call_repeatedly(self._pool.limits.check_interval_s, self._check_loop)
 
     def on_apply(  # type: ignore[override]  # the stub leaves its arguments open
         self,
@@ -227,6 +228,9 @@ class TaskPool(BasePool):
             logger.critical("the loop has died; the worker ends, to be started again")
             worker_state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # wrong stub
         self._watch.check()
+        if self._watch.is_stuck:
+            logger.critical("the loop is stuck: the process ends\n%s", self._pool.stack())
+            os._exit(EX_FAILURE)  # no hook, no `finally`: all of them would wait for the loop
 
     def _stop(self, *, is_cold: bool) -> None:
         self._is_stopping = True

@@ -36,6 +36,13 @@ class PoolLimits:
     """Threads for blocking work (asyncio.to_thread) at once; more of it waits."""
     lag_warning_s: float = 1.0
     """Seconds without a turn of the loop after which the stack of the blocking code is logged."""
+    lag_limit_s: float = 60.0
+    """Seconds without a turn after which the process ends, since nothing else ends blocking code."""
+
+    @property
+    def check_interval_s(self) -> float:
+        """Seconds between two looks at the loop."""
+        return self.lag_warning_s / 2
 
 
 @dataclass(slots=True)
@@ -252,6 +259,16 @@ class LoopWatch:
         self._watched = watched
         self._pinged_at: float | None = None
         self._is_reported = False
+        self._silent_checks = 0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the loop has been blocked for so long that it may be for ever.
+
+        Checks are counted, not seconds: to a process that was itself stopped, a long time is nothing.
+        """
+        limits = self._watched.limits
+        return self._silent_checks * limits.check_interval_s > limits.lag_limit_s
 
     def check(self) -> None:
         """Ping the loop, or report that the last ping is still not answered."""
@@ -259,6 +276,7 @@ class LoopWatch:
             self._pinged_at = monotonic()
             self._watched.call_soon(self._answer)
             return
+        self._silent_checks += 1
         lag_s = monotonic() - self._pinged_at
         if lag_s > self._watched.limits.lag_warning_s and not self._is_reported:
             self._is_reported = True
@@ -271,6 +289,7 @@ class LoopWatch:
             return
         self.lag_s = monotonic() - self._pinged_at
         self._pinged_at = None
+        self._silent_checks = 0
         if self._is_reported:
             self._is_reported = False
             logger.warning("the loop was blocked for %.1f s", self.lag_s)

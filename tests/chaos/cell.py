@@ -157,7 +157,7 @@ async def until_finished(scene: Scene, prefix: str, *, timeout_s: float) -> None
     while time.monotonic() < deadline:
         if not await asyncio.to_thread(evidence.count_unfinished, scene.stack, prefix):
             return
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.4)
 
 
 def _judge(cell: Cell) -> Verdict:

@@ -100,7 +100,8 @@ class Ledger:
     """The simulator, from its back: what it was asked, and how it is made to fail."""
 
     def __init__(self, addresses: Addresses) -> None:
-        self._http = httpx.Client(base_url=addresses.simulator_url, timeout=30)
+        transport = httpx.HTTPTransport(retries=5)
+        self._http = httpx.Client(base_url=addresses.simulator_url, timeout=30, transport=transport)
 
     def close(self) -> None:
         """Close the connections."""

@@ -103,7 +103,9 @@ class Weather:
     calls_in_flight: int = 0
     """The most calls that were open while each fault lasted, summed up over all."""
     struck: list[str] = field(default_factory=list)
+    """Faults that happened."""
     errors: list[str] = field(default_factory=list)
+    """Those that met a service that was down already, and what they were told."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _together: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TOGETHER))
 
@@ -115,12 +117,12 @@ class Weather:
             async with in_background(self._sample(counts)):
                 await self._suffer(strike)
             self.calls_in_flight += max(counts) * min(strike.fault.moments, 1)
-            self.struck.append(strike.fault.name)
 
     async def _suffer(self, strike: Strike) -> None:
         fault = strike.fault
         try:
             await asyncio.to_thread(fault.apply, self.scene)
+            self.struck.append(fault.name)
             await asyncio.sleep(strike.hold_s)
         except StackError as error:
             # Somebody else's fault is in the way, such as a container that has not come back yet.

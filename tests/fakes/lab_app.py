@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import redis
 from pydantic import BaseModel
@@ -106,6 +107,7 @@ async def open_parts() -> AsyncIterator[Parts]:
 
 LAB = Pipeline("lab", "Does what it is told.", (Step(first), Step(second)))
 Prober.interval_s = 1.0
+LAG_LIMIT_S = float(os.environ.get("LAB_LAG_LIMIT_S", "60"))  # noqa: TID251 - no setting of the worker
 app = wire_worker(
     Blueprint(
         app=create_celery_app(redis_settings, celery_settings),
@@ -114,3 +116,4 @@ app = wire_worker(
         open_parts=open_parts,
     )
 )
+app.conf["asyncio_pool"] = replace(app.conf["asyncio_pool"], lag_limit_s=LAG_LIMIT_S)

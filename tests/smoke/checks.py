@@ -50,6 +50,7 @@ def create_checks() -> list[tuple[str, Check]]:
         ("Redis connection", check_redis),
         ("PostgreSQL connection", check_postgres),
         ("API", check_api),
+        ("Health", check_health),
         ("Worker (health_check)", check_worker),
         ("Beat", check_beat),
         ("Flower", check_flower),
@@ -191,6 +192,23 @@ def check_api() -> str:
     return (
         f"version {health['version']}, {health['environment']}, Claude {health['claude']['status']}"
     )
+
+
+def check_health() -> str:
+    """PostgreSQL and Redis take writes, and somebody can execute every run."""
+    health = _health()
+    parts = {part: health[part] for part in ("postgres", "redis")}
+    ills = [
+        f"{name} is {part['status']}: {part['error']}"
+        for name, part in parts.items()
+        if part["status"] != "up"
+    ]
+    queue = health["queue"] or {"depth": "?", "unclaimable_runs": 0}
+    if queue["unclaimable_runs"]:
+        ills.append(f"no living worker can execute {queue['unclaimable_runs']} due runs")
+    if ills:
+        raise RuntimeError("; ".join(ills))
+    return f"{queue['depth']} runs queued"
 
 
 def check_worker() -> str:

@@ -176,7 +176,9 @@ class SturdyChannel(_KombuChannel):  # type: ignore[misc]  # see _KombuChannel
             for key, kind in self._kinds_of_keys():
                 aside = SET_ASIDE_PREFIX + key
                 if found := set_aside(keys=[key, aside], args=[kind, SET_ASIDE_FOR_S]):
-                    logger.error("key %s is a %s, not a %s: renamed to %s", key, found, kind, aside)
+                    logger.error(
+                        "key %s is a %s, not a %s: renamed to %s", key, found.decode(), kind, aside
+                    )
 
     def _kinds_of_keys(self) -> list[tuple[str, str]]:
         """The keys that this channel uses, and of which type they have to be."""

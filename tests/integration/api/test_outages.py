@@ -1,7 +1,6 @@
 """PostgreSQL or Redis away, frozen or full: what clients are told, how soon, and how all goes on by itself."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -17,7 +16,7 @@ import pytest
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.runs.store import RunStore
-from tests.integration.api.conftest import RUN, Gunicorn, gunicorn
+from tests.integration.api.conftest import RUN, Gunicorn, gunicorn, lose_disk
 from tests.integration.fragile_redis import FragileRedis
 from tests.integration.proxy import TcpProxy
 
@@ -111,6 +110,23 @@ async def post(http: httpx.AsyncClient, **headers: str) -> UUID:
     return UUID(answer.json()["id"])
 
 
+@asynccontextmanager
+async def connection_to(postgres: PostgresSettings) -> AsyncIterator["asyncpg.Connection"]:
+    """A connection past the API, for whoever disturbs it."""
+    assert postgres.password is not None
+    connection = await asyncpg.connect(
+        host=postgres.host,
+        port=postgres.port,
+        user=postgres.user,
+        password=postgres.password.get_secret_value(),
+        database=postgres.db,
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def timed(answer: Coroutine[Any, Any, httpx.Response]) -> tuple[httpx.Response, float]:
     """An answer, and the seconds that it took."""
     began_s = time.monotonic()
@@ -183,20 +199,9 @@ async def test_an_exhausted_pool_is_an_absent_record(
         tmp_path / "log", module_database, redis_settings, key, POSTGRES_POOL_SIZE="1"
     ) as api:
         run_id = await post(api.http)
-        assert module_database.password is not None
-        blocker = await asyncpg.connect(
-            host=module_database.host,
-            port=module_database.port,
-            user=module_database.user,
-            password=module_database.password.get_secret_value(),
-            database=module_database.db,
-        )
-        try:
-            async with blocker.transaction():
-                await blocker.execute("LOCK TABLE api_keys, runs, events, emails")
-                assert_refused(await ask_all(api.http, run_id), name="record-unavailable")
-        finally:
-            await blocker.close()
+        async with connection_to(module_database) as blocker, blocker.transaction():
+            await blocker.execute("LOCK TABLE api_keys, runs, events, emails")
+            assert_refused(await ask_all(api.http, run_id), name="record-unavailable")
 
         assert await until_accepted(api.http) < ANSWER_S
 
@@ -238,6 +243,35 @@ async def test_nothing_that_was_accepted_is_missing_after_a_freeze(
     assert accepted == stored
 
 
+FILL_DISK = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON runs EXECUTE FUNCTION refuse();
+"""
+"""Lets PostgreSQL say what it says when its disk is full."""
+FREE_DISK = "DROP TRIGGER full_disk ON runs; DROP FUNCTION refuse"
+
+
+async def test_a_full_disk_of_postgresql_is_said_to_be_one(
+    api: FarApi, module_database: PostgresSettings
+) -> None:
+    """To who posts and in the health; reading goes on, and all is well once there is room."""
+    run_id = await post(api.http)
+    async with connection_to(module_database) as admin:
+        await admin.execute(FILL_DISK)
+        try:
+            posts = (timed(api.http.post("/v1/runs", json=RUN)) for _ in range(AT_ONCE))
+            assert_refused(await asyncio.gather(*posts), name="record-full")
+            health = (await api.http.get("/health")).json()
+            read = await api.http.get(f"/v1/runs/{run_id}")
+        finally:
+            await admin.execute(FREE_DISK)
+
+    assert (health["status"], health["postgres"]["status"]) == ("degraded", "full")
+    assert read.status_code == 200
+    assert await until_accepted(api.http) < ANSWER_S
+
+
 async def test_whatever_becomes_of_redis_runs_are_accepted_at_once(
     tmp_path: Path, module_database: PostgresSettings, key: str
 ) -> None:
@@ -247,7 +281,11 @@ async def test_whatever_becomes_of_redis_runs_are_accepted_at_once(
     redis = FragileRedis()
     redis.start("--dir", str(folder), "--save", "3600 1")
     try:
-        async with far_api(tmp_path / "log", module_database, redis.settings, key) as api:
+        # Whoever waited for Redis would wait longer than a run's acceptance may take.
+        settings = redis.settings.model_copy(
+            update={"socket_timeout_s": 1.5, "connect_timeout_s": 1.5}
+        )
+        async with far_api(tmp_path / "log", module_database, settings, key) as api:
             assert await post_and_ask(api) == ("up", None)
 
             redis.freeze()
@@ -262,10 +300,7 @@ async def test_whatever_becomes_of_redis_runs_are_accepted_at_once(
                 admin.config_set("maxmemory", "0")
                 assert await post_and_ask(api) == ("up", None)
 
-                shutil.rmtree(folder)
-                admin.bgsave()
-                while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
-                    await asyncio.sleep(0.02)
+                await lose_disk(redis, folder)
                 status, error = await post_and_ask(api)
                 assert (status, "to disk" in str(error)) == ("full", True)
 
@@ -279,7 +314,7 @@ async def test_whatever_becomes_of_redis_runs_are_accepted_at_once(
 async def post_and_ask(api: FarApi) -> tuple[str, str | None]:
     """Post runs, each accepted within a second; then what the health says of Redis."""
     for answer, took_s in await asyncio.gather(
-        *(timed(api.http.post("/v1/runs", json=RUN)) for _ in range(20))
+        *(timed(api.http.post("/v1/runs", json=RUN)) for _ in range(5))
     ):
         assert answer.status_code == 202, answer.text
         assert took_s < ACCEPT_S

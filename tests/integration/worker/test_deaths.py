@@ -68,24 +68,6 @@ async def test_a_kill_from_outside_costs_seconds(lab: Lab) -> None:
     assert f"died (SIGKILL): no run was on the CPU; {INNOCENTS} runs given back" in worker.output()
 
 
-async def test_the_watcher_passes_a_stop_on(lab: Lab) -> None:
-    """SIGTERM drains as without a watcher, and a worker that says goodbye needs no postmortem."""
-    worker = await lab.start_worker()
-    run_id = await lab.post("wait", 60)
-    await lab.wait_for_step("second", run_id)
-
-    worker.stop()
-    run = await lab.get(run_id)
-
-    assert (0, RunState.QUEUED, 0, 0) == (
-        worker.process.returncode,
-        run.state,
-        run.crashes,
-        run.lapses,
-    )
-    assert "died" not in worker.output()
-
-
 async def test_a_stopped_workers_runs_start_elsewhere_at_once(lab: Lab) -> None:
     """The stopping worker itself hints what it gives back: no sweep, no look of the other is awaited."""
     worker = await lab.start_worker()
@@ -127,6 +109,19 @@ async def test_a_blocked_loop_is_no_crash(lab: Lab) -> None:
 
     assert {(RunState.SUCCEEDED, 0)} == {(run.state, run.crashes) for run in runs}
     assert blocked.process.poll() is None
+
+
+async def test_a_loop_blocked_for_ever_ends_its_process(lab: Lab) -> None:
+    """Nothing else can end such code; the run that holds the loop is charged, the others go on."""
+    await lab.start_worker(is_restarted=True, LAB_LAG_LIMIT_S="2", **LONG_LEASE)
+    innocents = await _post_waiting(lab, 3, 1)
+    blocking = await lab.post("block", 600)
+
+    runs = await lab.wait(*innocents, within_s=40)
+    guilty = await lab.get(blocking)
+
+    assert {(RunState.SUCCEEDED, 0)} == {(run.state, run.crashes) for run in runs}
+    assert (RunState.QUEUED, 1) == (guilty.state, guilty.crashes)
 
 
 async def test_sys_exit_in_a_step_ends_nothing(lab: Lab) -> None:

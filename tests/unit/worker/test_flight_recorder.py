@@ -1,6 +1,7 @@
 """The bytes that outlive a process."""
 
 import os
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -55,3 +56,16 @@ def test_the_watcher_says_where_it_is(shared_fd: int, monkeypatch: pytest.Monkey
 
     assert "runs@host/1" == FlightRecorder.open(shared_fd).owner
     assert "alone/1" == alone.owner
+
+
+def test_a_descriptor_that_was_closed_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery closes all files before it restarts itself; the number may be another file's by then."""
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setenv(FD_VARIABLE, str(other))
+    FlightRecorder.of_this_process().begin("runs@host/1")
+    os.close(other)
+    FlightRecorder.of_this_process().begin("runs@host/2")
+
+    assert b"" == (tmp_path / "other").read_bytes()

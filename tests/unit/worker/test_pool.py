@@ -455,6 +455,27 @@ def test_a_blocked_loop_is_reported_once_with_its_stack(
     assert "was blocked for 0." in caplog.text
 
 
+def test_a_loop_that_is_blocked_for_long_is_stuck(harness: Harness) -> None:
+    """Looks are counted: a process that was stopped itself has not looked meanwhile."""
+    watch = LoopWatch(harness.pool._pool)
+    release = threading.Event()
+    harness.apply(lambda: release.wait(10))
+    harness.turn_until("accepted")
+    looks = int(60 / 0.025)
+
+    watch.check()
+    for _ in range(looks):
+        watch.check()
+    before = watch.is_stuck
+    watch.check()
+    after = watch.is_stuck
+    release.set()
+    harness.turn_until_free()
+    spawn(asyncio.sleep(0)).result(5)
+
+    assert (False, True, False) == (before, after, watch.is_stuck)
+
+
 def test_a_dead_loop_ends_the_worker(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

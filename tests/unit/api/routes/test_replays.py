@@ -69,8 +69,8 @@ async def post_failed(
 
 async def replay(client: httpx.AsyncClient, run_id: UUID, body: object = None) -> httpx.Response:
     """Ask for a replay."""
-    content = {} if body is None else {"json": body}
-    return await client.post(f"/v1/runs/{run_id}/replay", **content)  # type: ignore[arg-type]
+    path = f"/v1/runs/{run_id}/replay"
+    return await (client.post(path) if body is None else client.post(path, json=body))
 
 
 def states_of(run: dict[str, Any]) -> list[str]:
