@@ -72,6 +72,10 @@ key: secrets ## Print the API key of .env; NAME=alice makes another one
 env-example: $(INSTALLED) ## Write .env.example and docs/configuration.md from the settings' docstrings
 	@$(BIN)/python -m config --write
 
+.PHONY: pipeline
+pipeline: ## Start a new pipeline that works, with its test: NAME=my_pipeline
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m services.pipelines.scaffold '$(NAME)'
+
 # --- checks -------------------------------------------------------------------------------------
 
 .PHONY: test

@@ -8,8 +8,11 @@ from typing import Any
 
 from services.simulator.email import compose_email
 from services.simulator.instance import InstanceBuilder
+from services.simulator.json_schema import fits
 from services.simulator.material import Material
+from services.simulator.records import find_records
 from services.simulator.schemas import CountTokensRequest, MessagesRequest
+from services.simulator.summary import summarize
 from services.simulator.tokens import TOKENS_PER_MESSAGE, count_tokens, cut_to_tokens
 
 MAX_QUOTED_SENTENCES = 3
@@ -93,8 +96,13 @@ def _text_for(prompt: str, schema_json: str | None) -> str:
     if schema_json is None:
         quoted = " ".join(material.sentences[:MAX_QUOTED_SENTENCES])
         return f"This is a simulated answer, not Claude's. The prompt says: {quoted}"
-    hints = compose_email(material) or {}
-    value = InstanceBuilder(json.loads(schema_json), material).build(hints)
+    schema = json.loads(schema_json)
+    hints = compose_email(material) or find_records(material, schema) or summarize(material) or {}
+    value = (
+        hints
+        if hints and fits(hints, schema, schema)
+        else InstanceBuilder(schema, material).build(hints)
+    )
     return json.dumps(value, ensure_ascii=False)
 
 

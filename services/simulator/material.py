@@ -22,6 +22,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b[A-Z][a-z]\.)(?<!\bPro
 """A full stop after an initial or a short title (`J.`, `Dr.`) ends no sentence."""
 WORD = re.compile(r"[^\W_]+")
 CAMEL_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+ESCAPED = re.compile(r"&(?P<sign>lt|gt|quot);|&amp;(?=(?:amp;)*(?:lt|gt|quot);)")
+SIGNS = {"lt": "<", "gt": ">", "quot": '"', None: "&"}
 SOURCE_TAGS = ("source", "document", "page", "paper")
 
 
@@ -108,8 +110,7 @@ def parse_elements(text: str) -> Iterator[Element]:
     for match in ELEMENT.finditer(text):
         inside = match["inside"]
         attributes = {
-            name: unescape(value.replace("&quot;", '"'))
-            for name, value in ATTRIBUTE.findall(match["attributes"])
+            name: unescape(value) for name, value in ATTRIBUTE.findall(match["attributes"])
         }
         children = tuple(parse_elements(inside)) if "</" in inside else ()
         own_text = TAG.sub("", inside) if children else inside
@@ -117,8 +118,8 @@ def parse_elements(text: str) -> Iterator[Element]:
 
 
 def unescape(text: str) -> str:
-    """Undo the one escape that keeps a value inside its section."""
-    return text.replace("&lt;", "<")
+    """Undo the escapes that keep a value inside its section; Penstock's prompts are written so."""
+    return ESCAPED.sub(lambda match: SIGNS[match["sign"]], text)
 
 
 def split_sentences(text: str) -> list[str]:

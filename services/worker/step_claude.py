@@ -39,9 +39,13 @@ class TextStream:
         """Record what was gathered; kept for the next time if PostgreSQL is away."""
         if not self._pieces:
             return
-        count, text = len(self._pieces), "".join(self._pieces)
-        await self._record(text)
-        del self._pieces[:count]
+        # Taken before the wait: calls at once add to the list, and flush it, meanwhile.
+        taken, self._pieces = self._pieces, []
+        try:
+            await self._record("".join(taken))
+        except StoreUnavailableError:
+            self._pieces[:0] = taken
+            raise
         self._due_at_s = self._now_s() + TEXT_INTERVAL_S
 
 

@@ -16,6 +16,7 @@ OVERRIDE = "compose.override.yaml"
 COPIED = ("config", "services", "docker", "requirements", "compose.yaml", OVERRIDE)
 DRILL = "tests/fakes/drill"
 REGISTRY = "services/pipelines/registry.py"
+FIRST_LINE = "PIPELINES: dict[str, Pipeline[Any]] = {\n"
 MODULES = {"base": "pipeline", "next": "next_release"}
 """Where each version keeps its drills."""
 RELOADING_API = """\
@@ -72,7 +73,7 @@ def _always(version: str) -> tuple[Change, ...]:
     drills = f"from services.pipelines.drill.{MODULES[version]} import DRILLS\n"
     return (
         Change(REGISTRY, after, after + drills),
-        Change(REGISTRY, "(OUTREACH_EMAIL,)", "(OUTREACH_EMAIL, *DRILLS)"),
+        Change(REGISTRY, FIRST_LINE, f"{FIRST_LINE}    **{{drill.name: drill for drill in DRILLS}},\n"),
         Change(OVERRIDE, RELOADING_API, ""),
     )
 

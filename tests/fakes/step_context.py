@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from services.pipelines.definition import StepContext
+from tests.fakes.answering_claude import AnsweringClaude
 from tests.fakes.step_claude import ScriptedClaude
 from tests.fakes.web import FakeWeb
 
@@ -11,7 +12,10 @@ ARXIV_URL = "https://arxiv.example/api/query"
 
 
 def step_context(
-    *, claude: ScriptedClaude | None = None, web: FakeWeb | None = None, attempt: int = 1
+    *,
+    claude: ScriptedClaude | AnsweringClaude | None = None,
+    web: FakeWeb | None = None,
+    attempt: int = 1,
 ) -> StepContext:
     """A context; by default Claude is never asked and no page exists."""
     return StepContext(

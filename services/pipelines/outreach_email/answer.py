@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 
 from services.core.errors import ClaudeMalformedAnswerError
 from services.pipelines.outreach_email.placeholders import fill, has_marks
-from services.pipelines.outreach_email.schemas import Brief, Findings, SourceStatus
+from services.pipelines.outreach_email.schemas import Brief, Findings
+from services.pipelines.sources import SourceStatus
 
 # A single digit may be a list's number.
 NUMBER = re.compile(r"\d{2,}")

@@ -4,18 +4,19 @@ from uuid import uuid5
 
 from services.core.claude.protocol import ClaudeReply, ClaudeRequest
 from services.pipelines.definition import StepContext
+from services.pipelines.fences import Fenced, element, escape, lines, unescape
 from services.pipelines.outreach_email.answer import ComposedEmail, check_answer
 from services.pipelines.outreach_email.parse_template import describe_person
 from services.pipelines.outreach_email.placeholders import fill
-from services.pipelines.outreach_email.prompts import element, escape, render_prompt, unescape
+from services.pipelines.outreach_email.prompts import PROMPTS
 from services.pipelines.outreach_email.schemas import (
     EmailMetadata,
     Findings,
     OutreachEmail,
     Source,
     SourceNote,
-    SourceStatus,
 )
+from services.pipelines.sources import SourceStatus
 
 MAX_TOKENS = 8192
 
@@ -28,7 +29,7 @@ async def compose_email(findings: Findings, context: StepContext) -> OutreachEma
             holds a value, number or link that nobody gave.
     """
     request = ClaudeRequest(
-        system=render_prompt("compose_email.system.md"),
+        system=PROMPTS.system("compose_email"),
         prompt=_prompt(findings),
         max_tokens=MAX_TOKENS,
     )
@@ -46,27 +47,29 @@ async def compose_email(findings: Findings, context: StepContext) -> OutreachEma
 
 def _prompt(findings: Findings) -> str:
     brief = findings.brief
-    return render_prompt(
-        "compose_email.user.md",
-        template_type=brief.input.template_type,
+    return PROMPTS.user(
+        "compose_email",
+        template_type=escape(brief.input.template_type),
         template=escape(fill(brief.input.template, brief.known)),
         recipient=describe_person(brief.input.recipient),
         sender=describe_person(brief.input.sender),
-        to_find="\n".join(
-            element("find", gap.question, placeholder=gap.placeholder) for gap in brief.gaps
+        to_find=lines(
+            *(element("find", gap.question, placeholder=gap.placeholder) for gap in brief.gaps)
         ),
-        leave_out="\n".join(element("placeholder", name) for name in brief.unknowable),
-        sources="\n".join(
-            _source_element(source)
-            for source in findings.sources
-            if source.status is SourceStatus.FOUND
+        leave_out=lines(*(element("placeholder", name) for name in brief.unknowable)),
+        sources=lines(
+            *(
+                _source_element(source)
+                for source in findings.sources
+                if source.status is SourceStatus.FOUND
+            )
         ),
     )
 
 
-def _source_element(source: Source) -> str:
+def _source_element(source: Source) -> Fenced:
     return element(
-        "source", f"\n{source.text}\n", id=str(source.id), url=source.url, title=source.title or ""
+        "source", f"\n{source.text}\n", id=source.id, url=source.url, title=source.title or ""
     )
 
 

@@ -6,8 +6,9 @@ from pydantic import BaseModel, Field
 
 from services.core.claude.protocol import ClaudeRequest
 from services.pipelines.definition import StepContext
+from services.pipelines.fences import Fenced, element, escape, lines
 from services.pipelines.outreach_email.placeholders import fill, placeholder_names
-from services.pipelines.outreach_email.prompts import element, escape, render_prompt
+from services.pipelines.outreach_email.prompts import PROMPTS
 from services.pipelines.outreach_email.schemas import Brief, Gap, OutreachInput, Person
 
 MAX_TOKENS = 2048
@@ -47,10 +48,10 @@ async def parse_template(outreach: OutreachInput, context: StepContext) -> Brief
     return Brief(input=outreach, known=known, gaps=gaps, unknowable=unknowable)
 
 
-def describe_person(person: Person | None) -> str:
+def describe_person(person: Person | None) -> Fenced:
     """What the prompts say about a person, one `field: value` a line; no email address."""
     if person is None:
-        return ""
+        return escape("")
     fields = person.model_dump(include={"name", "affiliation", "interest"}, exclude_none=True)
     return escape("\n".join(f"{field}: {value}" for field, value in fields.items()))
 
@@ -76,14 +77,14 @@ def _input_answers(outreach: OutreachInput) -> dict[str, str]:
 async def _ask_questions(
     outreach: OutreachInput, known: dict[str, str], wanted: tuple[str, ...], context: StepContext
 ) -> tuple[Gap, ...]:
-    prompt = render_prompt(
-        "parse_template.user.md",
-        template_type=outreach.template_type,
+    prompt = PROMPTS.user(
+        "parse_template",
+        template_type=escape(outreach.template_type),
         template=escape(fill(outreach.template, known)),
         recipient=describe_person(outreach.recipient),
-        placeholders="\n".join(element("placeholder", name) for name in wanted),
+        placeholders=lines(*(element("placeholder", name) for name in wanted)),
     )
-    system = render_prompt("parse_template.system.md")
+    system = PROMPTS.system("parse_template")
     request = ClaudeRequest(system=system, prompt=prompt, max_tokens=MAX_TOKENS)
     reply = await context.claude.ask(request, TemplateQuestions)
     asked = {question.placeholder: question for question in reply.answer.questions}

@@ -6,9 +6,8 @@ found, and a source did not answer. Then an outage, not the world, is why the em
 """
 
 import asyncio
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 
 from services.core.errors import StepInputError, StepTransientError
 from services.pipelines.definition import StepContext
@@ -19,23 +18,19 @@ from services.pipelines.outreach_email.schemas import (
     Findings,
     Recipient,
     Source,
-    SourceStatus,
     TemplateType,
+)
+from services.pipelines.sources import (
+    SourceReading,
+    SourceStatus,
+    clean_text,
+    clean_title,
+    read_source,
+    retry_if_all_is_down,
 )
 
 MAX_SOURCE_CHARS = 8000
 """Per source; ten such sources are about 20,000 tokens of prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """A source before it has its number."""
-
-    url: str
-    status: SourceStatus
-    reason: str | None = None
-    title: str | None = None
-    text: str = ""
 
 
 async def research(brief: Brief, context: StepContext) -> Findings:
@@ -54,7 +49,7 @@ async def research(brief: Brief, context: StepContext) -> Findings:
     groups = await asyncio.gather(*pages, *papers)
     readings = [reading for group in groups for reading in group]
     if brief.gaps:
-        _retry_if_all_is_down(readings)
+        retry_if_all_is_down(readings)
     return Findings(brief=brief, sources=_numbered(readings))
 
 
@@ -73,54 +68,36 @@ def relevant_text(text: str, terms: Iterable[str], *, max_chars: int = MAX_SOURC
     return "\n".join(paragraphs[index] for index in sorted(chosen))
 
 
-async def _read_page(url: str, terms: list[str], context: StepContext) -> list[_Reading]:
-    try:
-        page = await context.web.read_page(url)
-    except StepInputError as error:
-        return [_Reading(url, SourceStatus.NOT_FOUND, str(error))]
-    except StepTransientError as error:
-        return [_Reading(url, SourceStatus.UNREACHABLE, str(error))]
-    text = relevant_text(_clean(page.text), terms)
-    title = _clean(page.title)[:300] if page.title else None
-    return [_Reading(url, SourceStatus.FOUND, title=title, text=text)]
+async def _read_page(url: str, terms: list[str], context: StepContext) -> list[SourceReading]:
+    reading = await read_source(url, context)
+    title = without_marks(reading.title) if reading.title else None
+    return [replace(reading, title=title, text=relevant_text(without_marks(reading.text), terms))]
 
 
-async def _read_arxiv(recipient: Recipient, context: StepContext) -> list[_Reading]:
+async def _read_arxiv(recipient: Recipient, context: StepContext) -> list[SourceReading]:
     url = context.arxiv_url
     try:
         feed = await context.web.read_feed(url, author_query(recipient.name))
     except StepInputError as error:
-        return [_Reading(url, SourceStatus.NOT_FOUND, str(error))]
+        return [SourceReading(url, SourceStatus.NOT_FOUND, str(error))]
     except StepTransientError as error:
-        return [_Reading(url, SourceStatus.UNREACHABLE, str(error))]
+        return [SourceReading(url, SourceStatus.UNREACHABLE, str(error))]
     papers = await asyncio.to_thread(parse_papers, feed)
     chosen = choose_papers(papers, name=recipient.name, interest=recipient.interest)
     if not chosen:
-        return [_Reading(url, SourceStatus.NOT_FOUND, "arXiv lists no paper by that name")]
+        return [SourceReading(url, SourceStatus.NOT_FOUND, "arXiv lists no paper by that name")]
     return [
-        _Reading(
+        SourceReading(
             paper.url,
             SourceStatus.FOUND,
-            title=_clean(paper.title)[:300],
-            text=_clean(paper.text)[:MAX_SOURCE_CHARS],
+            title=without_marks(clean_title(paper.title) or ""),
+            text=without_marks(clean_text(paper.text))[:MAX_SOURCE_CHARS],
         )
         for paper in chosen
     ]
 
 
-def _clean(text: str) -> str:
-    """Text that can stand in a record and a prompt: no control characters, no placeholder marks."""
-    return without_marks(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", " ", text))
-
-
-def _retry_if_all_is_down(readings: list[_Reading]) -> None:
-    down = [reading for reading in readings if reading.status is SourceStatus.UNREACHABLE]
-    if down and not any(reading.status is SourceStatus.FOUND for reading in readings):
-        reasons = "; ".join(f"{reading.url}: {reading.reason}" for reading in down)
-        raise StepTransientError(f"no source answered: {reasons}")
-
-
-def _numbered(readings: list[_Reading]) -> tuple[Source, ...]:
+def _numbered(readings: list[SourceReading]) -> tuple[Source, ...]:
     return tuple(
         Source(
             id=number,

@@ -10,17 +10,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    HttpUrl,
     StringConstraints,
-    TypeAdapter,
 )
 from pydantic_core import PydanticCustomError
 
+from services.pipelines.fields import TEXT_PATTERN, SourceUrl
+from services.pipelines.fields import Line as AnyLine
 from services.pipelines.outreach_email.placeholders import has_marks, placeholder_names
+from services.pipelines.sources import SourceStatus
 
 MAX_SOURCES = 10
 MAX_TEMPLATE_CHARS = 10_000
-HTTP_URL = TypeAdapter(HttpUrl)
 
 
 class TemplateType(StrEnum):
@@ -53,27 +53,11 @@ def _with_placeholders(template: str) -> str:
     return template
 
 
-def _web_address(text: str) -> str:
-    """The address as it was written, so that a client finds it again in the metadata."""
-    url = HTTP_URL.validate_python(text)
-    if url.username is not None or url.password is not None:
-        reason = "The address must not hold a user name or a password."
-        raise _invalid(kind="login_in_address", reason=reason)
-    return text
-
-
 def _sender_of_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-# Control characters would reach mail headers, and PostgreSQL stores no NUL in JSON.
-Line = Annotated[
-    str,
-    StringConstraints(
-        strip_whitespace=True, min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$"
-    ),
-    AfterValidator(_without_marks),
-]
+Line = Annotated[AnyLine, AfterValidator(_without_marks)]
 Address = Annotated[
     str,
     StringConstraints(max_length=254, pattern=r"^[^@\s{}<>]+@[^@\s{}<>]+\.[^@\s{}<>]+$"),
@@ -81,16 +65,8 @@ Address = Annotated[
 ]
 Template = Annotated[
     str,
-    StringConstraints(
-        min_length=1, max_length=MAX_TEMPLATE_CHARS, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f]*$"
-    ),
+    StringConstraints(min_length=1, max_length=MAX_TEMPLATE_CHARS, pattern=TEXT_PATTERN),
     AfterValidator(_with_placeholders),
-]
-SourceUrl = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, max_length=2000, pattern=r"^[^\s\x00-\x1f\x7f]*$"),
-    AfterValidator(_web_address),
-    Field(json_schema_extra={"format": "uri"}),
 ]
 
 
@@ -156,16 +132,6 @@ class Brief(_Model):
     gaps: tuple[Gap, ...]
     unknowable: tuple[str, ...]
     """Placeholders about the sender that the input does not answer; no source can."""
-
-
-class SourceStatus(StrEnum):
-    """How reading a source went."""
-
-    FOUND = "found"
-    NOT_FOUND = "not_found"
-    """Refused, absent or without text: another try would not help."""
-    UNREACHABLE = "unreachable"
-    """It did not answer, or with a server error."""
 
 
 class Source(_Model):

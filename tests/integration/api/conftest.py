@@ -1,7 +1,9 @@
 """The API as it is deployed: gunicorn with two processes, a real record and real Redis."""
 
+import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +24,7 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.db import create_engine
 from services.core.runs.store import RunStore
+from tests.integration.fragile_redis import FragileRedis
 
 ROOT = Path(__file__).parents[3]
 START_TIMEOUT_S = 40
@@ -132,6 +135,15 @@ def gunicorn(log: Path, *settings: BaseSettings, **variables: str) -> Iterator[G
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(timeout=5)
+
+
+async def lose_disk(redis: FragileRedis, folder: Path) -> None:
+    """Take a Redis, which was started to save in it, its folder: as bad as a full disk."""
+    shutil.rmtree(folder)
+    with redis.client() as admin:
+        admin.bgsave()
+        while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Whether Redis is there and takes writes, asked of a real one."""
 
-import asyncio
-import shutil
 import socket
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from config.redis import RedisSettings
 from services.api.checks import check_redis
 from services.api.health_schemas import PartStatus
 from services.api.redis_probe import RedisProbe
+from tests.integration.api.conftest import lose_disk
 from tests.integration.fragile_redis import FragileRedis
 
 
@@ -86,7 +85,7 @@ async def test_a_redis_whose_memory_is_full_says_so() -> None:
 
 
 async def test_a_redis_that_cannot_write_to_its_disk_says_so(tmp_path: Path) -> None:
-    """In its own words. Its folder is gone, which it takes as it takes a full disk."""
+    """In its own words."""
     folder = tmp_path / "data"
     folder.mkdir()
     server = FragileRedis()
@@ -94,11 +93,7 @@ async def test_a_redis_that_cannot_write_to_its_disk_says_so(tmp_path: Path) -> 
     probe = RedisProbe(server.settings)
     try:
         await probe.write()
-        shutil.rmtree(folder)
-        with server.client() as client:
-            client.bgsave()
-            while client.info("persistence")["rdb_last_bgsave_status"] == "ok":
-                await asyncio.sleep(0.02)
+        await lose_disk(server, folder)
         refused = await check_redis(probe)
     finally:
         await probe.close()

@@ -45,7 +45,7 @@ class LabWorker:
     """One `celery worker`; the asyncio worker below its watcher, as in its container."""
 
     def __init__(
-        self, folder: Path, settings: dict[str, str], *, pool: str, is_restarted: bool
+        self, folder: Path, settings: dict[str, str], *, pool: str, is_restarted: bool = False
     ) -> None:
         self._is_restarted = is_restarted
         self.name = f"{pool}-{uuid4().hex[:6]}@lab"

@@ -17,7 +17,7 @@ BY_HINTS_ONLY = {"CELERY_REHINT_AFTER_S": "600"}
 HURT_FOR_S = 2
 """Seconds that Redis stays as it is."""
 RECOVERY_S = 10
-"""Seconds from Redis' return within which a hint is consumed; it takes 0.2 to 2.3."""
+"""Seconds from Redis' return within which a hint is consumed; it takes 0.2 to 4."""
 FRESH_S = 3
 """Seconds; the lab's workers touch their files each second."""
 

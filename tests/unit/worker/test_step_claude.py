@@ -1,5 +1,6 @@
 """What a step's calls to Claude leave behind."""
 
+import asyncio
 from decimal import Decimal
 
 import pytest
@@ -70,6 +71,27 @@ async def test_text_outlives_an_outage_of_the_record() -> None:
     await stream.flush()
 
     assert ["ab"] == recorder.texts
+
+
+async def test_calls_at_once_lose_no_text() -> None:
+    """A step may ask several times at once: what comes while a piece is being written comes later, once."""
+    recorder = Recorder()
+
+    async def record_slowly(text: str) -> None:
+        await asyncio.sleep(0)
+        recorder.now_s += 1
+        await recorder.record(text)
+
+    stream = TextStream(record_slowly, now_s=lambda: recorder.now_s)
+
+    async def call(name: str) -> None:
+        for _ in range(10):
+            await stream.add(name)
+
+    await asyncio.gather(*(call(name) for name in "abc"))
+    await stream.flush()
+
+    assert "a" * 10 + "b" * 10 + "c" * 10 == "".join(sorted("".join(recorder.texts)))
 
 
 async def test_a_lost_lease_ends_the_stream() -> None:

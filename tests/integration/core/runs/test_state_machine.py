@@ -158,8 +158,9 @@ class RecordMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
+        self.engine = create_engine(self.settings)
         self.store = RunStore(
-            create_engine(self.settings),
+            self.engine,
             lease_ttl_s=LEASE_TTL_S,
             max_crashes=MAX_CRASHES,
             rehint_after_s=3600,
@@ -191,10 +192,8 @@ class RecordMachine(RuleBasedStateMachine):
         """Change the record behind the store's back, as only time would."""
 
         async def run() -> None:
-            engine = create_engine(self.settings)
-            async with engine.begin() as connection:
+            async with self.engine.begin() as connection:
                 await connection.execute(text(statement))
-            await engine.dispose()
 
         self.runner.run(run())
 
@@ -221,8 +220,9 @@ class RecordMachine(RuleBasedStateMachine):
         events = self.do(self.store.list_events({run_id: 0}))
         assert list(range(1, len(events) + 1)) == [event.seq for event in events]
         assert expected.events == [event.type for event in events]
-        history = self.do(self.store.list_history(self.key.id, run_id))
-        assert list(range(1, expected.replays + 1)) == [past.number for past in history]
+        if expected.replays:
+            history = self.do(self.store.list_history(self.key.id, run_id))
+            assert list(range(1, expected.replays + 1)) == [past.number for past in history]
 
     def fenced(self, lease: Lease, awaitable: Awaitable[Any]) -> bool:
         """Do something under a lease; whether it took effect, which the model must know before."""
@@ -509,6 +509,7 @@ class RecordMachine(RuleBasedStateMachine):
             run.is_due = True
 
 
+@pytest.mark.timeout(300)
 def test_the_record_does_what_the_model_does(module_database: PostgresSettings) -> None:
     """No order of calls makes a state, a checkpoint, a count or an event differ from the model."""
 

@@ -138,7 +138,7 @@ async def test_what_a_page_says_is_stored_without_marks_or_control_characters() 
 
     (source,) = (await research(brief(PAGE), step_context(web=web))).sources
 
-    assert "{title} " == source.title
+    assert "{title}" == source.title
     assert "a b [31m {secret}\nline" == source.text
 
 

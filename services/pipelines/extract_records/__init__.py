@@ -1,0 +1,1 @@
+"""Extracts records that fit a schema of the caller from pages and texts."""

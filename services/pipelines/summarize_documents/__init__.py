@@ -1,0 +1,1 @@
+"""Summarizes documents, each by itself and all together."""
