@@ -73,7 +73,9 @@ def _always(version: str) -> tuple[Change, ...]:
     drills = f"from services.pipelines.drill.{MODULES[version]} import DRILLS\n"
     return (
         Change(REGISTRY, after, after + drills),
-        Change(REGISTRY, FIRST_LINE, f"{FIRST_LINE}    **{{drill.name: drill for drill in DRILLS}},\n"),
+        Change(
+            REGISTRY, FIRST_LINE, f"{FIRST_LINE}    **{{drill.name: drill for drill in DRILLS}},\n"
+        ),
         Change(OVERRIDE, RELOADING_API, ""),
     )
 
