@@ -1,7 +1,6 @@
 """One cell: load, a fault in the middle of it, its end, and the verdict."""
 
 import asyncio
-import contextlib
 import os
 import random
 import time
@@ -17,12 +16,9 @@ from tests.chaos.client import JsonObject, Load, open_api
 from tests.chaos.faults import Answers, Fault
 from tests.chaos.prober import Probe, Prober, summarize
 from tests.chaos.scene import Scene
-from tests.chaos.stack import StackError
 from tests.chaos.verdict import Evidence, Verdict, judge
 from tests.chaos.watchers import Watcher
 
-SAMPLE_S: Final = 0.05
-"""Seconds between two looks at how many calls are open."""
 ACCEPT_WITHIN_S: Final = 1.0
 REFUSE_WITHIN_S: Final = 2.0
 EMAIL_EVERY: Final = 8
@@ -61,7 +57,6 @@ class Cell:
     load: Load
     prober: Prober
     watchers: list[Watcher] = field(default_factory=list)
-    calls_in_flight: int = 0
     began_at: float = 0.0
     harmed_at: float = 0.0
     healed_at: float = 0.0
@@ -111,13 +106,11 @@ def _watchers(cell: Cell, http: httpx.AsyncClient) -> list[Watcher]:
 
 
 async def _harm(cell: Cell) -> None:
-    """Apply the fault while calls are in flight."""
-    counts = [await _until_running(cell, cell.fault.running)]
+    """Apply the fault while steps are being executed."""
+    await _until_running(cell)
     cell.began_at = cell.scene.stack.now()
-    async with in_background(_sample_ledger(cell, counts), _sample_record(cell, counts)):
-        await asyncio.to_thread(cell.fault.apply, cell.scene)
+    await asyncio.to_thread(cell.fault.apply, cell.scene)
     cell.harmed_at = cell.scene.stack.now()
-    cell.calls_in_flight = max(counts) * cell.fault.moments + cell.fault.spoiled
 
 
 async def _heal(cell: Cell) -> None:
@@ -128,27 +121,14 @@ async def _heal(cell: Cell) -> None:
         cell.healed_at = cell.harmed_at
 
 
-async def _sample_ledger(cell: Cell, counts: list[int]) -> None:
-    """Look again and again how many calls are open: the fault takes hold at a moment that nobody knows."""
-    while True:
-        counts.append(await asyncio.to_thread(cell.scene.ledger.count_open))
-        await asyncio.sleep(SAMPLE_S)
-
-
-async def _sample_record(cell: Cell, counts: list[int]) -> None:
-    """The same for steps, until the record cannot be asked any more."""
-    with contextlib.suppress(StackError):
-        while True:
-            counts.append(await asyncio.to_thread(evidence.count_running_steps, cell.scene.stack))
-
-
-async def _until_running(cell: Cell, wanted: int) -> int:
-    """Wait until so many steps are being executed; how many."""
+async def _until_running(cell: Cell) -> None:
+    """Wait until enough steps are being executed."""
     async with asyncio.timeout(30):
-        while True:
-            count = await asyncio.to_thread(evidence.count_running_steps, cell.scene.stack)
-            if count >= wanted:
-                return count
+        while (
+            await asyncio.to_thread(evidence.count_running_steps, cell.scene.stack)
+            < cell.fault.running
+        ):
+            await asyncio.sleep(0.05)
 
 
 async def until_finished(scene: Scene, prefix: str, *, timeout_s: float) -> None:
@@ -163,13 +143,15 @@ async def until_finished(scene: Scene, prefix: str, *, timeout_s: float) -> None
 def _judge(cell: Cell) -> Verdict:
     scene, fault, load = cell.scene, cell.fault, cell.load
     probes = cell.prober.between(cell.began_at, cell.healed_at + cell.plan.after_s)
+    runs = evidence.read_runs(scene.stack, load.prefix)
+    in_flight = evidence.most_executed(runs.values(), cell.began_at, cell.harmed_at)
     return judge(
         Evidence(
-            runs=evidence.read_runs(scene.stack, load.prefix),
+            runs=runs,
             told=load.ids_by_key(),
             never_accepted=load.open_keys(),
             calls=scene.ledger.calls(),
-            calls_in_flight=cell.calls_in_flight,
+            calls_in_flight=in_flight * fault.moments + fault.spoiled,
             poison_keys=_poison_keys(cell),
             max_crashes=scene.max_crashes,
             watchers=cell.watchers,

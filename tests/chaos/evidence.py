@@ -1,6 +1,9 @@
 """What a cell left behind: in the record, and in the simulator's ledger."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 import httpx
@@ -8,6 +11,7 @@ import httpx
 from tests.chaos.stack import Addresses, Stack
 
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+STEP_EVENTS = frozenset({"step.started", "step.succeeded", "step.retrying"})
 FINAL_EVENTS = frozenset({"run.succeeded", "run.failed", "run.cancelled"})
 
 
@@ -86,6 +90,23 @@ def read_runs(stack: Stack, prefix: str) -> dict[str, RecordedRun]:
     return {row["id"]: RecordedRun(**row, events=tuple(events.get(row["id"], ()))) for row in rows}
 
 
+def most_executed(runs: Iterable[RecordedRun], begin: float, end: float) -> int:
+    """The most steps that were being executed at one moment of a span of time; each has one call open at most.
+
+    A step is executed from its start until the run's next event of a step or an end.
+    """
+    changes: list[tuple[float, int]] = []
+    for run in runs:
+        steps = [event for event in run.events if event.type in STEP_EVENTS | FINAL_EVENTS]
+        for event, following in zip(steps, [*steps[1:], None], strict=True):
+            ended_at = following.at if following else math.inf
+            if event.type == "step.started" and event.at <= end and ended_at >= begin:
+                changes += [(max(event.at, begin), 1), (ended_at, -1)]
+    # What begins at the moment at which something else ends counts besides it.
+    changes.sort(key=lambda change: (change[0], -change[1]))
+    return max(accumulate(change for _, change in changes), default=0)
+
+
 def count_unfinished(stack: Stack, prefix: str) -> int:
     """Runs of a cell that have not ended."""
     return int(stack.sql(UNFINISHED.format(prefix=prefix))[0]["count"])
@@ -125,10 +146,6 @@ class Ledger:
 
     def _put(self, **rule: Any) -> None:
         self._http.put("/admin/faults", json=rule).raise_for_status()
-
-    def count_open(self) -> int:
-        """Calls that have not been answered yet."""
-        return int(self._http.get("/admin/ledger").raise_for_status().json()["open"])
 
     def calls(self) -> list[Calls]:
         """Paid calls since the last clear()."""

@@ -144,6 +144,16 @@ def claude(
     )
 
 
+DEATHS: Final = """
+    SELECT count(*) AS n FROM runs WHERE crashes > 0 AND created_at > now() - interval '15 s'
+"""
+
+
+def until_death(scene: Scene) -> None:
+    """Wait until the poison has struck for the first time."""
+    scene.until(DEATHS, at_least=1)
+
+
 def poisoned(
     name: str,
     what: str,
@@ -156,7 +166,7 @@ def poisoned(
     return Fault(
         f"poison {name}",
         what,
-        nothing,
+        until_death if is_deadly else nothing,
         moments=3,
         poison={"poison": name, "poison_step": "second"} | plan,
         poison_every=30,

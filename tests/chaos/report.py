@@ -47,9 +47,10 @@ READING: Final = """\
 * **failed wrongly**: runs that failed and must not have, or poison runs that did not fail as `crashed` after exactly
   three crashes.
 * **repeated calls**: answers that the simulator gave to a question of a run that it had answered before, against the
-  calls in flight: the most calls that were open, or steps that were being executed, from just before the fault until
-  it had taken hold. Where several deaths belong to the fault, the bound is that figure for each; where nothing that
-  makes calls is hurt, the bound is 0. For garbled answers, which are paid for in vain, the bound is their number.
+  calls in flight: the most steps that were being executed at one moment, by the record's events, from just before the
+  fault until it had taken hold; a step has one call open at most. Where several deaths belong to the fault, the bound
+  is that figure for each; where nothing that makes calls is hurt, it is 0. For garbled answers, which are paid for in
+  vain, it is their number. For a storm it is the sum over its faults, each from its beginning to its end.
 * **recovery**: seconds from the moment that the fault is over (a SIGKILL: from the kill) to the next progress event
   of each run that was accepted and unfinished then; with the time that processes take to start.
 * **API p99**: of all POSTs during the fault and shortly after, whatever they were answered. While PostgreSQL is away

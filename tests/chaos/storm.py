@@ -16,7 +16,6 @@ from tests.chaos.scene import Scene
 from tests.chaos.stack import StackError
 from tests.chaos.verdict import Evidence, Verdict, judge
 
-SAMPLE_S: Final = 0.1
 TOGETHER: Final = 3
 """Faults that may last at once."""
 POOL: Final = {
@@ -100,8 +99,8 @@ class Weather:
     """What goes on at the moment."""
 
     scene: Scene
-    calls_in_flight: int = 0
-    """The most calls that were open while each fault lasted, summed up over all."""
+    harmful: list[tuple[float, float]] = field(default_factory=list)
+    """When each fault lasted that can cost calls in flight."""
     struck: list[str] = field(default_factory=list)
     """Faults that happened."""
     errors: list[str] = field(default_factory=list)
@@ -113,10 +112,10 @@ class Weather:
         """Let a fault happen once nobody else is at the same service."""
         await asyncio.sleep(strike.at_s)
         async with self._together, self._lock_of(strike.fault):
-            counts: list[int] = [0]
-            async with in_background(self._sample(counts)):
-                await self._suffer(strike)
-            self.calls_in_flight += max(counts) * min(strike.fault.moments, 1)
+            began_at = self.scene.stack.now()
+            await self._suffer(strike)
+            if strike.fault.moments:
+                self.harmful.append((began_at, self.scene.stack.now()))
 
     async def _suffer(self, strike: Strike) -> None:
         fault = strike.fault
@@ -137,11 +136,6 @@ class Weather:
             await asyncio.to_thread(fault.heal, self.scene)
         except StackError as error:
             self.errors.append(f"end of {fault.name}: {error}")
-
-    async def _sample(self, counts: list[int]) -> None:
-        while True:
-            counts.append(await asyncio.to_thread(self.scene.ledger.count_open))
-            await asyncio.sleep(SAMPLE_S)
 
     def _lock_of(self, fault: Fault) -> asyncio.Lock:
         """One for all that happens to the same service."""
@@ -180,12 +174,15 @@ async def run_storm(scene: Scene, storm: Storm, *, prefix: str) -> tuple[Verdict
         await load.settle(timeout_s=storm.timeout_s)
         await until_finished(scene, prefix, timeout_s=storm.timeout_s)
     probes = prober.between(began_at, healed_at)
+    runs = await asyncio.to_thread(evidence.read_runs, scene.stack, prefix)
     found = Evidence(
-        runs=await asyncio.to_thread(evidence.read_runs, scene.stack, prefix),
+        runs=runs,
         told=load.ids_by_key(),
         never_accepted=load.open_keys(),
         calls=await asyncio.to_thread(scene.ledger.calls),
-        calls_in_flight=weather.calls_in_flight,
+        calls_in_flight=sum(
+            evidence.most_executed(runs.values(), begin, end) for begin, end in weather.harmful
+        ),
         poison_keys=frozenset(),
         max_crashes=scene.max_crashes,
         watchers=[],

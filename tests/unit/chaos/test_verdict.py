@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tests.chaos.evidence import Calls, Event, RecordedRun
+from tests.chaos.evidence import Calls, Event, RecordedRun, most_executed
 from tests.chaos.verdict import GUARANTEES, Evidence, judge
 from tests.chaos.watchers import Watcher
 
@@ -142,3 +142,13 @@ def test_recovery_counts_from_the_heal_to_the_next_progress() -> None:
 
     assert 1 == verdict.recovery.count
     assert pytest.approx(0.5) == verdict.recovery.p99_s
+
+
+def test_most_executed_counts_steps_at_the_same_moment() -> None:
+    """A step counts from its start to the run's next step; one without any counts on."""
+    first = a_run()
+    second = a_run("run.queued", "run.started", "step.started:first", state="running")
+
+    assert 2 == most_executed([first, second], 100.0, 101.0)
+    assert 1 == most_executed([first, second], 102.0, 103.0)
+    assert 0 == most_executed([first, second], 90.0, 99.0)
