@@ -54,15 +54,10 @@ NO_GRACE = (
     Change(
         SWEEPS,
         "         WHERE state IN :lapse_sources AND lease_until < now()\n"
-        "           AND pg_postmaster_start_time()\n"
+        "           AND greatest(pg_postmaster_start_time(), (SELECT steady_since FROM clock))\n"
         "               < now() - make_interval(secs => CAST(:ttl_s AS double precision))\n",
         "         WHERE state IN :lapse_sources AND lease_until < now()\n"
         "           AND CAST(:ttl_s AS double precision) > 0\n",
-    ),
-    Change(
-        SWEEPS,
-        "        if self._is_after_absence():\n            return 0\n",
-        "",
     ),
 )
 """When PostgreSQL comes back, whoever could not renew a lease meanwhile has lost it."""

@@ -28,6 +28,8 @@ from tests.integration import servers
 Result = TypeVar("Result")
 StoreFactory = Callable[..., RunStore]
 TEMPLATE = "penstock_template"
+ALWAYS_SWEPT = "INSERT INTO sweep_clock VALUES (1, 'infinity', '-infinity')"
+"""In tests nobody sweeps but they, and no pause between their sweeps means that PostgreSQL was away."""
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +60,9 @@ def clean_redis(redis_settings: RedisSettings) -> RedisSettings:
 def template_database(postgres_settings: PostgresSettings) -> str:
     """A migrated database that others are copied from, which takes a tenth of migrating."""
     _run(_execute(postgres_settings, f"CREATE DATABASE {TEMPLATE}"))
-    _run(prepare(postgres_settings.model_copy(update={"db": TEMPLATE}), None))
+    template = postgres_settings.model_copy(update={"db": TEMPLATE})
+    _run(prepare(template, None))
+    _run(_execute(template, ALWAYS_SWEPT))
     return TEMPLATE
 
 

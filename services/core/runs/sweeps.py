@@ -4,9 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import TextClause
 
-from services.core.clock import monotonic_s
 from services.core.db import Database
-from services.core.errors import StoreUnavailableError
 from services.core.runs.models import DueHint
 from services.core.runs.sql import statement
 
@@ -81,18 +79,31 @@ def _take_back(gone: str) -> TextClause:
 
 
 # A lease lapsed: its holder died, or was cut off. A suspect had its process to itself, so its death
-# is put down to it. Right after PostgreSQL itself was away, holders get the time of one lease to
-# renew first. A queued run needs no such grace when its deadline has passed. Nobody waits for a row
+# is put down to it. A queued run whose deadline has passed fails as well. Nobody waits for a row
 # that another sweep, or its holder, is just changing.
+#
+# Right after PostgreSQL itself was away it looks as if every holder had died, while they only could
+# not renew: they get the time of one lease. A restart is known by its time. A frozen or unreachable
+# server is known by the sweeps that are missing, whoever was to make them; the record keeps the
+# clock of them, so that also the sweep of a new process counts, and one that was sent before the
+# absence and is executed after it.
 REQUEUE_LAPSED_RUNS = _take_back(
     """
+    clock AS (
+        INSERT INTO sweep_clock (id) VALUES (1)
+            ON CONFLICT (id) DO UPDATE
+           SET swept_at = greatest(sweep_clock.swept_at, now()),
+               steady_since = CASE WHEN sweep_clock.swept_at
+                   < now() - make_interval(secs => CAST(:gap_s AS double precision))
+                   THEN now() ELSE sweep_clock.steady_since END
+     RETURNING steady_since),
     lapsed AS (
         SELECT id, crashes, lapses, deadline_at, is_isolated AS is_charged,
                NOT is_isolated AS is_shared,
                'The process that executed the run died, and it executed nothing else.' AS message
           FROM runs
          WHERE state IN :lapse_sources AND lease_until < now()
-           AND pg_postmaster_start_time()
+           AND greatest(pg_postmaster_start_time(), (SELECT steady_since FROM clock))
                < now() - make_interval(secs => CAST(:ttl_s AS double precision))
          ORDER BY id
          LIMIT CAST(:up_to AS bigint)
@@ -149,6 +160,10 @@ TAKE_DUE_HINTS = statement(
     """
 )
 
+SHORTEST_GAP_S = 2.0
+"""Seconds without a sweep that may be chance. A lease that is renewed in time has always two thirds left, so half
+of one is the longest gap that costs nobody a run."""
+
 
 class RunSweeps:
     """Takes runs back and hints them. RunStore says what each method promises."""
@@ -160,20 +175,18 @@ class RunSweeps:
         self._lease_ttl_s = lease_ttl_s
         self._max_crashes = max_crashes
         self._rehint_after_s = rehint_after_s
-        self._absent_at_s: float | None = None
 
     async def requeue_lapsed_runs(self, *, limit: int) -> int:
         """Take back or fail runs whose lease lapsed or whose deadline passed; how many."""
-        if self._is_after_absence():
-            return 0
-        try:
-            rows = await self._database.fetch(
-                REQUEUE_LAPSED_RUNS,
-                {"max_crashes": self._max_crashes, "ttl_s": self._lease_ttl_s, "up_to": limit},
-            )
-        except StoreUnavailableError:
-            self._absent_at_s = monotonic_s()
-            raise
+        rows = await self._database.fetch(
+            REQUEUE_LAPSED_RUNS,
+            {
+                "max_crashes": self._max_crashes,
+                "ttl_s": self._lease_ttl_s,
+                "gap_s": max(self._lease_ttl_s / 2, SHORTEST_GAP_S),
+                "up_to": limit,
+            },
+        )
         return int(rows[0].taken_back)
 
     async def bury_process(self, owner: str, *, culprit: UUID | None) -> int:
@@ -189,12 +202,3 @@ class RunSweeps:
             TAKE_DUE_HINTS, {"up_to": limit, "rehint_after_s": self._rehint_after_s}
         )
         return [DueHint(run_id=row.id, is_isolated=row.is_isolated) for row in rows]
-
-    def _is_after_absence(self) -> bool:
-        """Whether PostgreSQL did not answer a sweep within the last lease.
-
-        When it froze or could not be reached, and did not restart, it looks as if every holder had
-        died, while they only could not renew. They get the time of one lease, as after a restart.
-        """
-        absent_at_s = self._absent_at_s
-        return absent_at_s is not None and monotonic_s() - absent_at_s < self._lease_ttl_s

@@ -230,3 +230,20 @@ heartbeats = Table(
         comment="what it can execute",
     ),
 )
+
+sweep_clock = Table(
+    "sweep_clock",
+    metadata,
+    Column(
+        "id", SmallInteger, primary_key=True, autoincrement=False, comment="1: there is one row"
+    ),
+    _moment("swept_at"),
+    Column(
+        "steady_since",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=NOW,
+        comment="since when no sweep was missing",
+    ),
+    CheckConstraint("id = 1", name="id"),
+)

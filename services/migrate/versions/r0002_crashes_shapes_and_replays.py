@@ -79,6 +79,28 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", "number", name=op.f("run_history_pkey")),
     )
+    op.create_table(
+        "sweep_clock",
+        sa.Column(
+            "id",
+            sa.SmallInteger(),
+            autoincrement=False,
+            nullable=False,
+            comment="1: there is one row",
+        ),
+        sa.Column(
+            "swept_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.Column(
+            "steady_since",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="since when no sweep was missing",
+        ),
+        sa.CheckConstraint("id = 1", name=op.f("sweep_clock_id_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("sweep_clock_pkey")),
+    )
     op.add_column(
         "heartbeats",
         sa.Column(
@@ -94,6 +116,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop them, with the history of replays."""
     op.drop_column("heartbeats", "shapes")
+    op.drop_table("sweep_clock")
     op.drop_table("run_history")
     op.drop_index("runs_deadlines", "runs")
     for column in ("deadline_at", "shape", "replays", "lapses"):

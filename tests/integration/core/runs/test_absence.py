@@ -220,22 +220,57 @@ async def test_counting_and_sweeping_have_more_patience(
     assert sum(taken_back) == 1
 
 
+SWEPT_SECONDS_AGO = "UPDATE sweep_clock SET swept_at = now() - interval '{seconds} s'"
+
+
 async def test_after_an_absence_holders_may_renew_first(
-    far_store: RunStore, proxy: TcpProxy, api_key: ApiKey
+    open_store: StoreFactory, api_key: ApiKey, fresh_database: PostgresSettings
 ) -> None:
-    """A frozen PostgreSQL makes no run look crashed: within one lease of it nothing is requeued."""
+    """Sweeps were missing, so PostgreSQL was away: within one lease nothing is requeued, by whomever."""
+    old, new = open_store(lease_ttl_s=0.5), open_store(lease_ttl_s=0.5)
+    await accept(old, api_key)
+    lease = await claim(old)
+    await asyncio.sleep(0.6)
+    await run_sql(fresh_database, SWEPT_SECONDS_AGO.format(seconds=3))
+
+    assert await new.requeue_lapsed_runs() == 0
+    assert await old.requeue_lapsed_runs() == 0
+    assert await old.renew_leases([lease]) == {lease.run_id}
+    await asyncio.sleep(0.6)
+    assert await new.requeue_lapsed_runs() == 1
+
+
+async def test_a_sweep_that_is_late_by_chance_is_no_absence(
+    open_store: StoreFactory, api_key: ApiKey, fresh_database: PostgresSettings
+) -> None:
+    """A second without a sweep costs nothing."""
+    store = open_store(lease_ttl_s=0.5)
+    await accept(store, api_key)
+    await claim(store)
+    await asyncio.sleep(0.6)
+    await run_sql(fresh_database, SWEPT_SECONDS_AGO.format(seconds=1))
+
+    assert await store.requeue_lapsed_runs() == 1
+
+
+async def test_a_sweep_sent_to_a_frozen_server_takes_nothing_when_that_goes_on(
+    far_store: RunStore,
+    store: RunStore,
+    proxy: TcpProxy,
+    api_key: ApiKey,
+    fresh_database: PostgresSettings,
+) -> None:
+    """Its sender has given up, but the statement is executed: by then every lease has lapsed."""
     await accept(far_store, api_key)
     lease = await claim(far_store)
+    await run_sql(fresh_database, SWEPT_SECONDS_AGO.format(seconds=0))
     proxy.freeze()
     with pytest.raises(StoreUnavailableError):
         await far_store.requeue_lapsed_runs()
     proxy.thaw()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
 
-    assert await far_store.requeue_lapsed_runs() == 0
-    assert await far_store.renew_leases([lease]) == {lease.run_id}
-    await asyncio.sleep(0.6)
-    assert await far_store.requeue_lapsed_runs() == 1
+    assert await store.renew_leases([lease]) == {lease.run_id}
 
 
 async def test_a_wrong_password_is_an_absence(
