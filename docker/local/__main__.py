@@ -23,8 +23,7 @@ def _parser() -> argparse.ArgumentParser:
         verbs.add_parser(verb)
     for verb in ("ps", "logs"):
         verbs.add_parser(verb).add_argument("services", nargs="*")
-    for verb in ("kill", "start", "stop", "pid"):
-        verbs.add_parser(verb).add_argument("service")
+    verbs.add_parser("kill").add_argument("service")
     verbs.add_parser("down").add_argument("--volumes", action="store_true")
     inside = verbs.add_parser("run")
     inside.add_argument("service")

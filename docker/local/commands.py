@@ -96,19 +96,6 @@ def _kill(options: argparse.Namespace) -> None:
     _stack(options).kill(options.service)
 
 
-def _start(options: argparse.Namespace) -> None:
-    _stack(options).start(options.service)
-
-
-def _stop(options: argparse.Namespace) -> None:
-    _stack(options).stop(options.service)
-
-
-def _pid(options: argparse.Namespace) -> None:
-    if pid := _stack(options).pid(options.service):
-        say(str(pid))
-
-
 def _run(options: argparse.Namespace) -> int:
     return _stack(options).run(options.service, options.command)
 
@@ -137,9 +124,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "ps": _ps,
     "logs": _logs,
     "kill": _kill,
-    "start": _start,
-    "stop": _stop,
-    "pid": _pid,
     "run": _run,
     "watch": _watch,
     "trial": _trial,

@@ -83,18 +83,6 @@ class LocalStack:
         """SIGKILL a service and keep it down until the next `up`."""
         self._supervisor.kill(name)
 
-    def start(self, name: str) -> None:
-        """Start a service, and do not wait until it works."""
-        self._supervisor.start(name)
-
-    def stop(self, name: str) -> None:
-        """Stop a service in good order, within its grace period, and keep it down."""
-        self._supervisor.stop(name)
-
-    def pid(self, name: str) -> int:
-        """A service's main process; 0 if it does not run."""
-        return self._supervisor.pid(name)
-
     @property
     def watched(self) -> set[Path]:
         """What `develop.watch` names."""

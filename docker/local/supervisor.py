@@ -170,7 +170,7 @@ class Supervisor:
 
     def kill(self, name: str) -> None:
         """SIGKILL a program and all that it started, and keep it down."""
-        pid = self.pid(name)
+        pid = self.info(name)["pid"]
         if pid:
             # Stopped first, so that it neither starts processes nor is started again in between.
             signal_family(pid, signal.SIGSTOP)
@@ -178,10 +178,6 @@ class Supervisor:
                 self._call("stopProcess", name, False)  # noqa: FBT003 - do not wait; XML-RPC has no keywords
             signal_family(pid, signal.SIGKILL)
         self.stop(name)
-
-    def pid(self, name: str) -> int:
-        """The program's process; 0 if it does not run."""
-        return int(self.info(name)["pid"])
 
     def _call(self, method: str, *arguments: object) -> Any:
         transport = SupervisorTransport(serverurl=f"unix://{self._socket}")

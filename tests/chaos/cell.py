@@ -28,7 +28,7 @@ EMAIL: Final = {
     "template": "Dear {{name}},\n\nI read about your work on {{research_topic}}.\n\nKind regards\n{{sender}}",
     "recipient": {"name": "Dr. Elena Marsh", "affiliation": "Northfield University"},
     "sender": "Sam Okafor",
-    "sources": [f"{os.environ.get('PENSTOCK_E2E_SAMPLES_URL')}/researcher.html"],  # noqa: TID251
+    "sources": [f"{os.environ.get('PENSTOCK_E2E_SAMPLES_URL')}/researcher.html"],  # noqa: TID251 - the runner's
 }
 
 
@@ -102,7 +102,7 @@ def _watchers(cell: Cell, http: httpx.AsyncClient) -> list[Watcher]:
     ids = cell.load.run_ids()
     dice = random.Random(cell.plan.seed)  # noqa: S311 - dice, not secrets
     chosen = dice.sample(ids, min(cell.plan.watchers, len(ids)))
-    return [Watcher(http, run_id, random.Random(dice.random())) for run_id in chosen]  # noqa: S311
+    return [Watcher(http, run_id, random.Random(dice.random())) for run_id in chosen]  # noqa: S311 - same
 
 
 async def _harm(cell: Cell) -> None:

@@ -157,7 +157,7 @@ class ComposeStack:
     def sql(self, query: str) -> list[dict[str, Any]]:
         """Psql in the container of PostgreSQL."""
         # The query is the tests' own.
-        wrapped = f"SELECT coalesce(json_agg(rows), '[]') FROM ({query}) AS rows"  # noqa: S608
+        wrapped = f"SELECT coalesce(json_agg(rows), '[]') FROM ({query}) AS rows"  # noqa: S608 - their own
         container = self._containers("postgres")[0]
         command = ("docker", "exec", "--interactive", container, "sh", "-c", PSQL)
         rows: list[dict[str, Any]] = json.loads(_run(*command, stdin=wrapped.encode()))

@@ -91,6 +91,6 @@ COMPOUNDS: Final = (
         _lock_runs,
         _until_unlocked,
         hold_s=for_s(LOCKED_S - 1),
-        answers=Answers.REFUSE,
+        answers=Answers.ANY,
     ),
 )

@@ -12,6 +12,7 @@ from queue import Empty
 from typing import Any, TypeVar
 
 import redis
+from kombu import transport
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
@@ -59,6 +60,9 @@ def register_transport() -> None:
     # Not by broker_transport: when kombu goes on to the next Sentinel it looks the scheme up again.
     TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = f"{__name__}:Transport"
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:SentinelTransport"
+    # kombu remembers what it looked up; somebody may have connected before.
+    for scheme in ("redis", "rediss", "sentinel"):
+        vars(transport)["_transport_cache"].pop(scheme, None)
 
 
 def log_dropped(source: str, raw: bytes | str, reason: object) -> None:

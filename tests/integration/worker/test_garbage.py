@@ -41,7 +41,7 @@ def _connections(worker: LabWorker) -> int:
 @pytest.mark.parametrize("pool", QUEUES)
 async def test_garbage_is_dropped_one_by_one(lab: Lab, pool: str) -> None:
     """Whatever is in a list: the process lives, its connection too, and the log tells how it begins."""
-    worker = await lab.start_worker(pool=pool, CELERY_REHINT_AFTER_S="600")
+    worker = await lab.start_worker(pool=pool, CELERY_POLL_INTERVAL_S="600")
     queues = _queues(worker, pool)
     garbage = everything()
     with lab.broker() as client:
@@ -61,7 +61,7 @@ async def test_garbage_is_dropped_one_by_one(lab: Lab, pool: str) -> None:
 
 async def test_keys_of_another_type_are_set_aside(lab: Lab) -> None:
     """Queues and kombu's own keys replaced by something else: renamed, and on it goes."""
-    worker = await lab.start_worker(CELERY_REHINT_AFTER_S="600")
+    worker = await lab.start_worker(CELERY_POLL_INTERVAL_S="600")
     keys = [*_queues(worker, "custom"), "unacked", "unacked_index", "_kombu.binding.runs"]
     keys += ["_kombu.binding.celery.pidbox", "_kombu.binding_deadlines"]
     with lab.broker() as client:
@@ -88,7 +88,7 @@ async def test_keys_of_another_type_are_set_aside(lab: Lab) -> None:
 
 async def test_garbage_to_all_ends_no_worker(lab: Lab) -> None:
     """Remote control is published to all workers; strangers can publish there, too."""
-    worker = await lab.start_worker(pool="prefork", CELERY_REHINT_AFTER_S="600")
+    worker = await lab.start_worker(pool="prefork", CELERY_POLL_INTERVAL_S="600")
     bodies = [[1, 2], {"method": 5}, {"method": "ping", "destination": 5}, {"method": "explode"}]
     with lab.broker() as client:
         for item in everything():

@@ -13,7 +13,7 @@ from tests.integration.worker.lab import Lab
 
 async def test_an_unknown_task_waits_for_a_newer_worker(lab: Lab) -> None:
     """Put back each second, it is neither lost nor held up by known ones, nor does it hold them up."""
-    worker = await lab.start_worker(pool="prefork", CELERY_REHINT_AFTER_S="600")
+    worker = await lab.start_worker(pool="prefork", CELERY_POLL_INTERVAL_S="600")
     unknown = [message("runs.archive", headers={"new": {"header": n}}) for n in range(5)]
     with lab.broker() as client:
         client.lpush(QueueName.ISOLATED, *map(json.dumps, unknown))
@@ -34,7 +34,7 @@ async def test_an_unknown_task_waits_for_a_newer_worker(lab: Lab) -> None:
 
 async def test_an_unknown_task_is_not_put_back_for_ever(lab: Lab) -> None:
     """After a minute nobody will know it."""
-    worker = await lab.start_worker(CELERY_REHINT_AFTER_S="600")
+    worker = await lab.start_worker(CELERY_POLL_INTERVAL_S="600")
     with lab.broker() as client:
         old = message("runs.archive", headers={"penstock_put_backs": MAX_PUT_BACKS - 1})
         client.lpush(QueueName.RUNS, json.dumps(old))
@@ -47,7 +47,7 @@ async def test_an_unknown_task_is_not_put_back_for_ever(lab: Lab) -> None:
 
 async def test_new_arguments_of_a_known_task_are_borne(lab: Lab) -> None:
     """A hint with more in it than this version knows still wakes the worker."""
-    await lab.start_worker(CELERY_REHINT_AFTER_S="600")
+    await lab.start_worker(CELERY_POLL_INTERVAL_S="600")
     run_id = await lab.post_without_hint()
     lab.app.send_task(TaskName.EXECUTE_RUN, kwargs={"run_id": str(run_id), "priority": 3})
 

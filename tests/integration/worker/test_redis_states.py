@@ -13,7 +13,7 @@ from tests.integration.fragile_redis import STATES, FragileRedis
 from tests.integration.worker.lab import Lab, LabWorker
 
 POOLS = ("custom", "prefork")
-BY_HINTS_ONLY = {"CELERY_REHINT_AFTER_S": "600"}
+BY_HINTS_ONLY = {"CELERY_POLL_INTERVAL_S": "600"}
 HURT_FOR_S = 2
 """Seconds that Redis stays as it is."""
 RECOVERY_S = 10
@@ -93,7 +93,7 @@ async def test_a_worker_that_starts_without_redis_executes_runs(
     """The asyncio worker looks into the record before it has ever seen Redis."""
     lab = fragile_lab
     fragile.kill()
-    worker = LabWorker(tmp_path, lab.settings | {"CELERY_REHINT_AFTER_S": "1"}, pool="custom")
+    worker = LabWorker(tmp_path, lab.settings | {"CELERY_POLL_INTERVAL_S": "1"}, pool="custom")
     lab.workers.append(worker)
 
     (run,) = await lab.wait(await lab.post("silent"), within_s=30)

@@ -35,7 +35,7 @@ def test_a_tree_has_the_drill(tmp_path: Path) -> None:
     make_tree(tmp_path)
 
     found = pipelines_of(tmp_path)
-    assert ["outreach_email", "drill", "drill_shifting"] == list(found)
+    assert {"outreach_email", "drill", "drill_shifting"} <= found.keys()
     assert ["first", "second", "third"] == found["drill"] == found["drill_shifting"]
 
 
