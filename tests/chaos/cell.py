@@ -78,7 +78,7 @@ def body_of(fault: Fault, number: int, *, runs: int) -> JsonObject:
     """The run with a number: mostly drills, now and then an email; poisoned, where the fault is poison."""
     if fault.poison is not None and number < runs and number % fault.poison_every == 1:
         return {"pipeline": "drill", "input": fault.input | fault.poison}
-    if number % EMAIL_EVERY == EMAIL_EVERY - 1:
+    if fault.has_emails and number % EMAIL_EVERY == EMAIL_EVERY - 1:
         return {"pipeline": "outreach_email", "input": EMAIL}
     return {"pipeline": fault.pipelines[number % len(fault.pipelines)], "input": fault.input}
 

@@ -61,15 +61,13 @@ PACE: Final = {"latency_ms": 250, "chunk_delay_ms": 0}
 RUNS = """
     SELECT id, idempotency_key AS key, pipeline, state, failure->>'reason' AS reason, crashes,
            extract(epoch FROM created_at)::float8 AS created_at,
-           (SELECT count(*) FROM emails WHERE emails.run_id = runs.id) AS emails
+           (SELECT count(*) FROM emails WHERE emails.run_id = runs.id) AS emails,
+           (SELECT coalesce(json_agg(json_build_array(
+                seq, type, extract(epoch FROM at)::float8, data->>'step', (data->>'replay')::int
+            ) ORDER BY seq), '[]') FROM events WHERE events.run_id = runs.id) AS events
     FROM runs WHERE idempotency_key LIKE '{prefix}-%' ORDER BY id
 """
-EVENTS = """
-    SELECT events.run_id, events.seq, events.type, extract(epoch FROM events.at)::float8 AS at,
-           events.data->>'step' AS step, (events.data->>'replay')::int AS replay
-    FROM events JOIN runs ON runs.id = events.run_id
-    WHERE runs.idempotency_key LIKE '{prefix}-%' ORDER BY events.run_id, events.seq
-"""
+"""Runs with their events and emails, all of one moment."""
 UNFINISHED = """
     SELECT count(*) AS count FROM runs
     WHERE idempotency_key LIKE '{prefix}-%' AND state IN ('queued', 'running')
@@ -82,12 +80,11 @@ RUNNING_STEPS = """
 
 def read_runs(stack: Stack, prefix: str) -> dict[str, RecordedRun]:
     """Every run of a cell, by id."""
-    events: dict[str, list[Event]] = {}
-    for row in stack.sql(EVENTS.format(prefix=prefix)):
-        event = Event(row["seq"], row["type"], row["at"], row["step"], row["replay"])
-        events.setdefault(row["run_id"], []).append(event)
     rows = stack.sql(RUNS.format(prefix=prefix))
-    return {row["id"]: RecordedRun(**row, events=tuple(events.get(row["id"], ()))) for row in rows}
+    return {
+        row["id"]: RecordedRun(**row | {"events": tuple(Event(*event) for event in row["events"])})
+        for row in rows
+    }
 
 
 def most_executed(runs: Iterable[RecordedRun], begin: float, end: float) -> int:

@@ -65,6 +65,8 @@ class Fault:
     """Steps that are being executed when it comes, at least."""
     input: dict[str, Any] = field(default_factory=lambda: {"seconds": 0.3})
     """What each drill run is told."""
+    has_emails: bool = True
+    """Some runs write an email instead of being drills."""
     poison: dict[str, Any] | None = None
     """What the poison runs among them are told besides."""
     poison_every: int = 10

@@ -25,7 +25,8 @@ DEATH = Fault(
     kill_inside("worker"),
     runs=HELD,
     running=HELD,
-    input={"seconds": 5.0},
+    input={"seconds": 8.0},
+    has_emails=False,
 )
 POISONED_CROWD = Fault(
     f"{POISON} poison runs among {CROWD}",
