@@ -39,7 +39,7 @@ from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.registry import PIPELINES
 
-STATEMENT_S = 2.0
+STATEMENT_S = 1.6
 """Seconds that one statement may take, its wait for a connection included; then what hangs makes way for others."""
 ROUTERS = (runs, events, dead_letters, pipelines, emails, health, metrics, docs)
 

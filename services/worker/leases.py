@@ -76,6 +76,12 @@ class LeaseKeeper:
                 logger.error("run %s is left behind", lease.run_id, exc_info=error)
             on_done()
 
+        # It came back while its last execution here has not noticed yet. That one's lease is gone;
+        # heartbeats could not tell, for the run is held: by this one.
+        earlier = {
+            task: held for task, held in self._held.items() if held.lease.run_id == lease.run_id
+        }
+        _cut_off(earlier, kept=())
         held = _Held(lease, self._reporter.report_start(lease))
         task = asyncio.create_task(
             self._execute(held), name=f"run {lease.run_id}", context=context_of(lease.run_id)

@@ -53,6 +53,25 @@ async def test_a_stolen_run_is_cut_off(
     assert INTERRUPTED == reporter.names()
 
 
+async def test_a_run_that_comes_back_is_executed_once(
+    store: MemoryRunStore, keeper: LeaseKeeper, claude: ScriptedClaude
+) -> None:
+    """Cancelled and replayed within a heartbeat, it is claimed again: the first execution ends."""
+    run = store.add_run()
+    claude.before_answer = asyncio.Event().wait
+    keeper.execute(await _claim_one(store))
+    await until(lambda: len(claude.asked) == 1)
+
+    store.steal(run)
+    run.state = RunState.QUEUED
+    keeper.execute(await _claim_one(store))
+    await until(lambda: len(claude.asked) == 2)
+    await until(lambda: len(keeper) == 1)
+    await keeper.beat()
+
+    assert len(keeper) == 1
+
+
 async def test_a_cancelled_run_is_cut_off(
     store: MemoryRunStore, keeper: LeaseKeeper, claude: ScriptedClaude
 ) -> None:
