@@ -66,7 +66,7 @@ async def test_a_run_that_comes_back_is_executed_once(
     run.state = RunState.QUEUED
     keeper.execute(await _claim_one(store))
     await until(lambda: len(claude.asked) == 2)
-    await until(lambda: len(keeper) == 1)
+    await until(lambda: len(keeper) == 1, within_s=2)
     await keeper.beat()
 
     assert len(keeper) == 1
