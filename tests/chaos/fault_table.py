@@ -110,6 +110,7 @@ PROCESSES: Final = (
         moments=3,
         runs=6,
         running=1,
+        input={"seconds": 1.5},
     ),
     killed(
         "isolated worker",

@@ -13,7 +13,7 @@ SEEDS = (11, 23, 42, 77)
 SHARE = 0.85
 """The rest may meet a service that is down already."""
 STORMS = (
-    [Storm(seed, runs=2_600, faults=150, duration_s=290, timeout_s=180) for seed in SEEDS]
+    [Storm(seed, runs=2_600, faults=150, duration_s=220, timeout_s=180) for seed in SEEDS]
     if IS_FULL
     else [Storm(SEEDS[0], runs=200, faults=15, duration_s=25, timeout_s=60)]
 )
