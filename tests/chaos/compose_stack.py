@@ -53,8 +53,8 @@ class ComposeStack:
         """By `kill` in the container, so that the restart policy holds."""
         count = 0
         for container in self._containers(service):
-            leaves = _leaves(_exec(container, PARENTS))
-            chosen = leaves if every else leaves[-1:]
+            inside = _inside(_exec(container, PARENTS))
+            chosen = inside if every else inside[-1:]
             if chosen:
                 _exec(container, f"kill -9 {' '.join(map(str, chosen))} 2>/dev/null || true")
             count += len(chosen)
@@ -225,21 +225,11 @@ def _parents(listing: str) -> dict[int, int]:
     return found
 
 
-def _leaves(listing: str) -> list[int]:
-    """Processes below the container's init that have no children, oldest first; not what `docker exec` started."""
+def _inside(listing: str) -> list[int]:
+    """Children of what the container's init started, oldest first; not what `docker exec` started."""
     parents = _parents(listing)
-    has_children = set(parents.values())
-    return sorted(
-        pid for pid in parents if pid not in has_children and _is_below_init(pid, parents)
-    )
-
-
-def _is_below_init(pid: int, parents: dict[int, int]) -> bool:
-    while parent := parents.get(pid):
-        if parent == 1:
-            return True
-        pid = parent
-    return False
+    mains = {pid for pid, parent in parents.items() if parent == 1}
+    return sorted(pid for pid, parent in parents.items() if parent in mains)
 
 
 def _exec(container: str, command: str) -> str:

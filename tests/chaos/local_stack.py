@@ -49,9 +49,10 @@ class LocalStack:
         self._local("kill", service)
 
     def kill_inside(self, service: str, *, every: bool = False) -> int:
-        """To leaves of the process tree; supervisord restarts what ends by it."""
-        leaves = _leaves(_families(self._mains(service)))
-        chosen = leaves if every else leaves[-1:]
+        """To children of what supervisord started; it restarts what ends by it."""
+        mains = self._mains(service)
+        inside = sorted(pid for pid, parent in _families(mains).items() if parent in mains)
+        chosen = inside if every else inside[-1:]
         _signal_all(chosen, signal.SIGKILL)
         return len(chosen)
 
@@ -264,11 +265,6 @@ def _families(mains: Iterable[int]) -> dict[int, int]:
     while more := {p: q for p, q in parents.items() if q in found and p not in found}:
         found |= more
     return found
-
-
-def _leaves(processes: dict[int, int]) -> list[int]:
-    """Those without children, oldest first."""
-    return sorted(processes.keys() - set(processes.values()))
 
 
 def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:

@@ -63,7 +63,7 @@ class Stack(Protocol):
         """SIGKILL to every process of a service at once; it stays down until start()."""
 
     def kill_inside(self, service: str, *, every: bool = False) -> int:
-        """SIGKILL to the newest process (or every one) without children, such as a pool process; how many it were.
+        """SIGKILL to the newest child (or every one) of the main process, such as a pool process; how many it were.
 
         What is above it (the watcher, a prefork parent, gunicorn, postmaster) does what it does then, and a restart
         policy holds.
