@@ -81,7 +81,7 @@ pipeline: ## Start a new pipeline that works, with its test: NAME=my_pipeline
 .PHONY: test
 test: ## Run everything: check, unit, integration, and end to end in containers and as local processes
 	@[[ $${CI:-} != true || $(MODE) == compose ]] || { echo 'CI=true, but no Docker engine answers' >&2; exit 1; }
-	@$(MAKE) check test-unit test-integration $(if $(filter compose,$(MODE)),test-compose) test-local
+	@$(MAKE) check test-unit test-integration $(if $(filter compose,$(MODE)),test-compose) test-local test-chaos-$(MODE)
 
 .PHONY: check
 check: $(INSTALLED) secrets ## Lint, check types and layers, and check the files that Docker and Compose read
@@ -116,10 +116,11 @@ test-local: $(INSTALLED)
 # Recovery takes as long as a lease, so the lease is short: a cell then takes seconds.
 CHAOS_SETTINGS := CELERY_LEASE_TTL_S=4 CELERY_SWEEP_INTERVAL_S=1 CELERY_REHINT_AFTER_S=2 CELERY_CONCURRENCY=600 \
   CELERY_SHUTDOWN_GRACE_S=2 CELERY_RETRY_BACKOFF_S=0.5 CELERY_MAX_ATTEMPTS=8 ANTHROPIC_TIMEOUT_S=6
+# A deadline that was missed on a busy machine is tried once more, and shown as RERUN; a broken promise is not.
+CHAOS_RERUNS := --reruns 1 -r fER --rerun-except 'BROKEN: (accepted|2xx|finished|duplicate|stream|unexpected|repeated)'
 CHAOS = $(BIN)/python -m tests.chaos.tree .run/tree && \
   $(LOCAL) trial --name chaos-$(1) --mode $(1) --tree .run/tree $(CHAOS_SETTINGS:%=--set %) \
-  $(BIN)/pytest tests/chaos --ignore tests/chaos/test_mutants.py --durations 5
-
+  $(BIN)/pytest tests/chaos --ignore tests/chaos/test_mutants.py --durations 8 $(CHAOS_RERUNS)
 .PHONY: test-chaos-compose test-chaos-local
 test-chaos-compose test-chaos-local: test-chaos-%: $(INSTALLED)
 	$(call CHAOS,$*)
@@ -129,7 +130,7 @@ test-mutants: $(INSTALLED) ## Show that the chaos suite notices when a safeguard
 	$(BIN)/pytest tests/chaos/test_mutants.py
 
 .PHONY: chaos
-chaos: $(INSTALLED) ## Hurt a stack of its own in every known way, about an hour, and write docs/reliability.md
+chaos: $(INSTALLED) ## Hurt a stack of its own in every known way, about 45 minutes, and write docs/reliability.md
 	@export PENSTOCK_CHAOS=full; status=0; $(call CHAOS,$(MODE)) || status=$$?; $(BIN)/python -m tests.chaos.report; exit $$status
 
 .PHONY: bench

@@ -72,6 +72,7 @@ COMPOUNDS: Final = (
         lambda scene: scene.stack.resume("worker", is_first_only=True),
         hold_s=beyond_lease,
         input={"seconds": 4},
+        is_full_only=True,
         prepare=_add_worker,
         restore=_remove_worker,
     ),
@@ -84,6 +85,7 @@ COMPOUNDS: Final = (
         answers=Answers.ANY,
         moments=0,
         input={"seconds": 5},
+        is_full_only=True,
     ),
     Fault(
         "table locked",

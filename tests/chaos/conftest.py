@@ -38,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def is_chosen(fault: Fault) -> bool:
     """It happens in this mode and in this form of the suite."""
-    return MODE in fault.modes and (IS_FULL or not fault.is_full_only)
+    return MODE in fault.modes and (FORM != "short" or not fault.is_full_only)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from tests.chaos.scene import Scene
 
 pytestmark = pytest.mark.timeout(600)
 
-HELD = 500
+HELD = 500 if IS_FULL else 200
 CROWD = 1_000 if IS_FULL else 100
 POISON = 10 if IS_FULL else 2
 QUIET_S = 3_600.0
