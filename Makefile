@@ -120,10 +120,10 @@ CHAOS_SETTINGS := CELERY_LEASE_TTL_S=4 CELERY_SWEEP_INTERVAL_S=1 CELERY_REHINT_A
 CHAOS_RERUNS := --reruns 1 -r fER --rerun-except 'BROKEN: (accepted|2xx|finished|duplicate|stream|unexpected|repeated)'
 CHAOS = $(BIN)/python -m tests.chaos.tree .run/tree && \
   $(LOCAL) trial --name chaos-$(1) --mode $(1) --tree .run/tree $(CHAOS_SETTINGS:%=--set %) \
-  $(BIN)/pytest tests/chaos --ignore tests/chaos/test_mutants.py --durations 8 $(CHAOS_RERUNS)
+  $(BIN)/pytest tests/chaos --ignore tests/chaos/test_mutants.py --durations 8
 .PHONY: test-chaos-compose test-chaos-local
 test-chaos-compose test-chaos-local: test-chaos-%: $(INSTALLED)
-	$(call CHAOS,$*)
+	$(call CHAOS,$*) $(CHAOS_RERUNS)
 
 .PHONY: test-mutants
 test-mutants: $(INSTALLED) ## Show that the chaos suite notices when a safeguard is off
