@@ -36,6 +36,8 @@ POISONED_CROWD = Fault(
     runs=CROWD,
     poison={"poison": "exit", "poison_step": "second"},
     poison_every=CROWD // POISON,
+    # They die one after the other, and each death interrupts the others anew.
+    bound_s=lambda scene: POISON * scene.bound_s,
 )
 
 
