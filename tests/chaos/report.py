@@ -52,7 +52,7 @@ READING: Final = """\
   is that figure for each; where nothing that makes calls is hurt, it is 0. For garbled answers, which are paid for in
   vain, it is their number. For a storm it is the sum over its faults, each from its beginning to its end.
 * **recovery**: seconds from the moment that the fault is over (a SIGKILL: from the kill) to the next progress event
-  of each run that was accepted and unfinished then; with the time that processes take to start.
+  of each run that was accepted and unfinished then; with the time that processes take to start. "–": none was left.
 * **API p99**: of all POSTs during the fault and shortly after, whatever they were answered. While PostgreSQL is away
   that is the time to a 503.
 """
@@ -122,7 +122,7 @@ def _row(cell: dict[str, Any]) -> list[str]:
         str(cell["runs"]),
         *(str(cell["broken"][name]) for name in COUNTED),
         f"{cell['repeated_calls']} / {cell['calls_in_flight']}",
-        *(f"{recovery[name]:.1f} s" for name in ("p50_s", "p99_s")),
+        *(f"{recovery[name]:.1f} s" if recovery["count"] else "–" for name in ("p50_s", "p99_s")),
         f"{recovery['bound_s']:g} s",
         _latency(post),
     ]
