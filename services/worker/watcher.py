@@ -92,6 +92,8 @@ def _become(command: list[str], recorder_fd: int | None, watcher: int) -> NoRetu
         if recorder_fd is not None:
             os.set_inheritable(recorder_fd, True)  # noqa: FBT003 - Python's signature
             os.environ[FD_VARIABLE] = str(recorder_fd)  # noqa: TID251 - the child's environment
+        for number in PASSED_ON:  # a shell's background job would inherit that it ignores SIGINT
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
         os.execvp(command[0], command)  # noqa: S606 - the command that was asked for, no shell wanted
     except OSError as error:
