@@ -36,9 +36,15 @@ class RunningSimulator:
         """The calls so far."""
         return list(self.http.get("/admin/requests").json())
 
-    def ledger(self) -> dict[str, Any]:
-        """The sums over the calls so far."""
-        return dict(self.http.get("/admin/ledger").json())
+    def ledger(self, *, timeout_s: float = 5) -> dict[str, Any]:
+        """The sums over the calls so far, once all have ended: a client has its answer a moment earlier."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            sums = dict(self.http.get("/admin/ledger").json())
+            if not sums["open"]:
+                return sums
+            assert time.monotonic() < deadline, sums
+            time.sleep(0.02)
 
     def wait_for(self, outcome: str, *, timeout_s: float = 5) -> dict[str, Any]:
         """The last call, once it has ended that way."""

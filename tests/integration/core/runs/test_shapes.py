@@ -121,7 +121,7 @@ async def test_a_deep_queue_is_read_by_its_indexes(deep_queue: PostgresSettings)
     """Claims go along runs_due, and deadlines along theirs, without sorting or reading it all."""
     claiming = {"up_to": 100, "owner": "w", "ttl_s": 30, "run_timeout_s": 60}
     claim_plan = await explain(deep_queue, CLAIM_DUE_RUNS, {**claiming, "shapes": ["p:1", "p:2"]})
-    sweeping = {"up_to": 500, "max_crashes": 3, "ttl_s": 30}
+    sweeping = {"up_to": 500, "max_crashes": 3, "ttl_s": 30, "gap_s": 15}
     sweep_plan = await explain(deep_queue, REQUEUE_LAPSED_RUNS, sweeping)
 
     due = claim_plan.partition("CTE due")[2].partition("CTE ")[0]
