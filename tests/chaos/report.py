@@ -101,7 +101,9 @@ def _totals(cells: list[dict[str, Any]]) -> str:
     runs = sum(cell["runs"] for cell in cells)
     sums = {name: sum(cell["broken"][name] for cell in cells) for name in COUNTED}
     told = ", ".join(f"{title} {sums[name]}" for name, title in COUNTED.items())
-    return f"{len(cells)} cells, {runs:,} runs: {told}."
+    storms = sum(cell["name"].startswith("storm") for cell in cells)
+    missing = "" if storms else " The storms were not part of this run."
+    return f"{len(cells)} cells, {runs:,} runs: {told}.{missing}"
 
 
 def _table(cells: list[dict[str, Any]]) -> Iterable[str]:
