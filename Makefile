@@ -120,7 +120,7 @@ CHAOS_SETTINGS := CELERY_LEASE_TTL_S=4 CELERY_SWEEP_INTERVAL_S=1 CELERY_REHINT_A
 CHAOS_RERUNS := --reruns 1 -r fER --rerun-except 'BROKEN: (accepted|2xx|finished|duplicate|stream|unexpected|repeated)'
 CHAOS = $(BIN)/python -m tests.chaos.tree .run/tree && \
   $(LOCAL) trial --name chaos-$(1) --mode $(1) --tree .run/tree $(CHAOS_SETTINGS:%=--set %) \
-  $(BIN)/pytest tests/chaos --ignore tests/chaos/test_mutants.py --durations 8
+  $(BIN)/pytest $(or $(CELLS),tests/chaos) --ignore tests/chaos/test_mutants.py --durations 8
 .PHONY: test-chaos-compose test-chaos-local
 test-chaos-compose test-chaos-local: test-chaos-%: $(INSTALLED)
 	$(call CHAOS,$*) $(CHAOS_RERUNS)
@@ -129,6 +129,7 @@ test-chaos-compose test-chaos-local: test-chaos-%: $(INSTALLED)
 test-mutants: $(INSTALLED) ## Show that the chaos suite notices when a safeguard is off
 	$(BIN)/pytest tests/chaos/test_mutants.py
 
+# CELLS=tests/chaos/test_storm.py runs a part, and the page keeps the rest if nothing else has changed.
 .PHONY: chaos
 chaos: $(INSTALLED) ## Hurt a stack of its own in every known way, about 45 minutes, and write docs/reliability.md
 	@export PENSTOCK_CHAOS=full; status=0; $(call CHAOS,$(MODE)) || status=$$?; $(BIN)/python -m tests.chaos.report; exit $$status

@@ -48,4 +48,9 @@ class PutBack:
     reason: str
 
 
-Ending = Succeeded | Retrying | Failed | PutBack
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A suspect has come on alone: what is left of it is executed among others."""
+
+
+Ending = Succeeded | Retrying | Failed | PutBack | Cleared

@@ -17,7 +17,7 @@ from services.core.runs.states import FailureReason
 from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline, Step, StepContext, Web
 from services.worker.bounds import TookTooLongError, run_within
-from services.worker.endings import Ending, Failed, PutBack, Retrying, Spent, Succeeded
+from services.worker.endings import Cleared, Ending, Failed, PutBack, Retrying, Spent, Succeeded
 from services.worker.patience import until_store_answers
 from services.worker.retry import GiveUp, RetryPolicy, decide
 from services.worker.step_claude import MeteredClaude, TextStream
@@ -134,6 +134,8 @@ class RunExecutor:
                 )
             case PutBack():
                 write = partial(store.release_run, lease, delay_s=UNKNOWN_DELAY_S)
+            case Cleared():
+                write = partial(store.release_run, lease, is_cleared=True)
         await until_store_answers(write)
 
     async def _run(self, lease: Lease) -> Ending:
@@ -153,6 +155,8 @@ class RunExecutor:
                 outcome = await self._try_step(current, value)
             if isinstance(outcome, Retrying | Failed):
                 return outcome
+            if lease.is_on_probation and step is not pipeline.steps[-1]:
+                return Cleared()
             value = outcome
         last = self._new_try(lease, pipeline.steps[-1], 1, math.inf)  # all is done and paid for
         return await self._finish(last, pipeline, value)

@@ -8,7 +8,7 @@ from celery import Celery
 from services.core.clock import monotonic_s, utc_now
 from services.core.queue.outbox import Outbox
 from services.core.runs.models import Lease
-from services.worker.endings import Ending, Failed, PutBack, Retrying, Succeeded
+from services.worker.endings import Cleared, Ending, Failed, PutBack, Retrying, Succeeded
 
 _Event = tuple[str, dict[str, Any]]
 
@@ -89,6 +89,8 @@ class RunReport:
                 self._put("task-failed", exception=text, traceback="")
             case PutBack(reason):
                 self.interrupt(reason)
+            case Cleared():
+                self.interrupt("no suspect any more, goes on among others")
 
     def interrupt(self, reason: str) -> None:
         """Tell that the execution ended without a result; the run goes on elsewhere, or was cancelled."""

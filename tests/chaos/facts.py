@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from typing import Any, Final
 
 from tests.chaos.scene import Scene
@@ -38,6 +39,7 @@ def describe(scene: Scene, *, form: str) -> dict[str, Any]:
             _redis_version(scene),
         ],
         "machine": _machine(),
+        "commit": _commit(),
     }
 
 
@@ -46,6 +48,16 @@ def _redis_version(scene: Scene) -> str:
     values = dict(line.split(":", 1) for line in lines if ":" in line)
     name = "Valkey" if "valkey_version" in values else "Redis"
     return f"{name} {values.get('valkey_version', values['redis_version'])}"
+
+
+def _commit() -> str:
+    """What was tested, and whether it was changed since; unknown without git."""
+    command = ("git", "describe", "--always", "--dirty", "--exclude=*")
+    try:
+        told = subprocess.run(command, capture_output=True, check=True, text=True)  # noqa: S603 - constant
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return told.stdout.strip()
 
 
 def _machine() -> str:

@@ -44,9 +44,10 @@ def _kill_inside(scene: Scene, service: str, *, every: bool) -> None:
 
 
 def _kill_suspects(scene: Scene) -> None:
-    """Make suspects of the runs by two deaths in a row, and kill the processes that execute them."""
-    scene.stack.kill_inside("worker")
-    scene.until(f"{RUNNING} AND runs.attempts > 1", at_least=3)
+    """Make suspects of the runs by three deaths in a row, and kill the processes that execute them."""
+    for deaths in (1, 2):
+        scene.stack.kill_inside("worker")
+        scene.until(f"{RUNNING} AND runs.attempts > {deaths}", at_least=3)
     scene.stack.kill_inside("worker")
     scene.until(f"{RUNNING} AND runs.is_isolated", at_least=1)
     scene.stack.kill_inside("worker-isolated", every=True)
@@ -105,9 +106,9 @@ PROCESSES: Final = (
     ),
     Fault(
         "kill isolated children",
-        "two deaths of the pool process in a row, then SIGKILL of the children that execute the suspects",
+        "three deaths of the pool process in a row, then SIGKILL of the children that execute the suspects",
         _kill_suspects,
-        moments=3,
+        moments=4,
         runs=6,
         running=1,
         input={"seconds": 1.5},

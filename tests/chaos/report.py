@@ -138,6 +138,7 @@ def _latency(post: dict[str, Any]) -> str:
 
 
 def _facts(facts: dict[str, Any]) -> Iterable[str]:
+    yield f"* Commit: {facts['commit']}."
     yield f"* Machine: {facts['machine']}."
     yield f"* Versions: {', '.join(facts['versions'])}."
     settings = ", ".join(f"`{name}={value}`" for name, value in facts["settings"].items())

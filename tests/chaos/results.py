@@ -11,12 +11,23 @@ from tests.chaos.verdict import Verdict
 
 @dataclass(slots=True)
 class Results:
-    """A row for each cell, written as it comes, so that an interrupted run leaves what it has."""
+    """A row for each cell, written as it comes, so that an interrupted run leaves what it has.
+
+    A run of other cells under the same facts goes on with them: the full form takes long.
+    """
 
     file: Path
     facts: dict[str, Any]
     """Mode, settings, versions, machine, command."""
     cells: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Keep what was found of the same code, with the same settings and versions."""
+        if not self.file.exists():
+            return
+        before = json.loads(self.file.read_text())
+        if before["facts"] == self.facts:
+            self.cells.extend(before["cells"])
 
     def add(self, fault: Fault, verdict: Verdict) -> None:
         """One more cell."""
@@ -24,6 +35,7 @@ class Results:
 
     def add_row(self, name: str, what: str, verdict: Verdict) -> None:
         """One more row, of a cell or of a storm."""
+        self.cells[:] = [cell for cell in self.cells if cell["name"] != name]
         self.cells.append(
             {
                 "name": name,

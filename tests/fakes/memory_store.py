@@ -29,6 +29,7 @@ class MemoryRun:
     texts: list[str] = field(default_factory=list)
     releases: int = 0
     release_delays_s: list[float] = field(default_factory=list)
+    releases_cleared: list[bool] = field(default_factory=list)
     tries: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -59,6 +60,7 @@ class MemoryRunStore:
         *,
         remaining_s: float = 86400.0,
         shape: str | None = None,
+        is_on_probation: bool = False,
         **changes: Any,
     ) -> MemoryRun:
         """A queued run; without a shape, anybody's."""
@@ -73,6 +75,7 @@ class MemoryRunStore:
             created_at=datetime(2026, 11, 1, tzinfo=UTC),
             remaining_s=remaining_s,
             shape=shape,
+            is_on_probation=is_on_probation,
         )
         run = MemoryRun(lease, **changes)
         self.runs[lease.run_id] = run
@@ -150,11 +153,14 @@ class MemoryRunStore:
         run.usage += usage
         run.cost_usd += cost_usd
 
-    async def release_run(self, lease: Lease, *, delay_s: float = 0.0) -> None:
+    async def release_run(
+        self, lease: Lease, *, delay_s: float = 0.0, is_cleared: bool = False
+    ) -> None:
         run = self._held(lease)
         run.state, run.due_in_s = RunState.QUEUED, delay_s
         run.releases += 1
         run.release_delays_s.append(delay_s)
+        run.releases_cleared.append(is_cleared)
 
     async def fail_run(
         self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal

@@ -48,6 +48,7 @@ def _claim(due: str) -> TextClause:
             INSERT INTO events (run_id, seq, type, data)
             SELECT id, event_seq, :event_run_started, '{{}}' FROM claimed WHERE is_first)
         SELECT id, fence, pipeline, input, traceparent, created_at, budget_usd, shape,
+               is_isolated AND lapses > 0 AND crashes = 0 AS is_on_probation,
                extract(epoch FROM deadline_at - now())::double precision AS remaining_s
           FROM claimed
          ORDER BY priority DESC, next_at
@@ -206,6 +207,7 @@ def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
             remaining_s=run.remaining_s,
             shape=run.shape,
             budget_usd=run.budget_usd,
+            is_on_probation=run.is_on_probation,
         )
         for run in runs
     ]

@@ -135,6 +135,8 @@ class Lease:
     shape: str | None
     """See shape_of; None for a run that was accepted before shapes were recorded."""
     budget_usd: Decimal | None = None
+    is_on_probation: bool = False
+    """It is alone only because it shared processes that died; a checkpoint clears it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,9 +99,11 @@ class RunProgress:
         cost = _cost(usage, cost_usd)
         await self._retries.submit(lease, step=step, error=error, delay_s=delay_s, **cost)
 
-    async def release_run(self, lease: Lease, *, delay_s: float = 0.0) -> None:
+    async def release_run(
+        self, lease: Lease, *, delay_s: float = 0.0, is_cleared: bool = False
+    ) -> None:
         """Give a run back."""
-        await self._releases.submit(lease, delay_s=delay_s)
+        await self._releases.submit(lease, delay_s=delay_s, is_cleared=is_cleared)
 
     async def fail_run(
         self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal

@@ -158,14 +158,15 @@ RETRY_RUNS = _fenced(
 )
 
 # A worker that stops, or that does not know the run's shape, gives it back: neither a crash nor a
-# failed try.
+# failed try. So does one that has seen a suspect come on alone, which clears it.
 RELEASE_RUNS = _fenced(
     Transition.RELEASE,
-    "delay_s double precision",
+    "delay_s double precision, is_cleared boolean",
     """
     changed AS (
         UPDATE runs
            SET state = :release_target, lease_owner = NULL, lease_until = NULL,
+               is_isolated = is_isolated AND NOT item.is_cleared,
                next_at = now() + make_interval(secs => item.delay_s),
                hint_at = now() + make_interval(secs => item.delay_s)
           FROM held JOIN item USING (run_id)

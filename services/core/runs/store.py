@@ -190,12 +190,17 @@ class RunStore(ClientRecord):
             lease, step=step, error=error, delay_s=delay_s, usage=usage, cost_usd=cost_usd
         )
 
-    async def release_run(self, lease: Lease, *, delay_s: float = 0.0) -> None:
+    async def release_run(
+        self, lease: Lease, *, delay_s: float = 0.0, is_cleared: bool = False
+    ) -> None:
         """Give a run back: neither a crash nor a failed try (running -> queued).
 
-        With a delay it is left to others for so long: who gives it back does not know its steps.
+        Args:
+            lease: Its right to the run.
+            delay_s: Seconds for which it is left to others: who gives it back does not know its steps.
+            is_cleared: It is no suspect any more: from now on it is executed among others.
         """
-        await self._progress.release_run(lease, delay_s=delay_s)
+        await self._progress.release_run(lease, delay_s=delay_s, is_cleared=is_cleared)
 
     async def fail_run(
         self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
@@ -209,7 +214,7 @@ class RunStore(ClientRecord):
         """Requeue runs whose lease lapsed, and fail runs whose deadline has passed; how many.
 
         A lapse is put down to a run that was alone in its process: a crash. The others get another
-        try, from the second lapse in a row on alone. With `max_crashes` a run fails.
+        try, from the third lapse in a row on alone. With `max_crashes` a run fails.
 
         Lapsed leases are left alone within one lease of a PostgreSQL restart or of a time when it
         did not answer. `limit` is that of each kind.

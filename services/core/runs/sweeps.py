@@ -8,13 +8,20 @@ from services.core.db import Database
 from services.core.runs.models import DueHint
 from services.core.runs.sql import statement
 
+SUSPECT_LAPSES = 3
+"""Lapses in a row, without a checkpoint, after which a run goes on alone.
+
+Each one costs its neighbours a process, and too few make suspects of all that a worker held when it
+was killed twice by somebody else: these go on a few at a time.
+"""
+
 
 def _take_back(gone: str) -> TextClause:
     """A statement that takes back the runs in `gone`, or ends those that may not go on.
 
     `gone` are CTEs, the last of them `gone` itself: runs that are locked, and for each
     `is_charged`, whether a death is put down to it, and `is_shared`, whether it lapsed and nobody
-    can say whose fault it was. Such a run goes on at once among others, and alone from the second
+    can say whose fault it was. Such a run goes on at once among others, and alone from the third
     time in a row. One that is charged goes on alone: at once the first time, then after 4, 8, ...
     seconds, and with the last crash it fails. A run fails too when its deadline has passed.
     """
@@ -41,7 +48,7 @@ def _take_back(gone: str) -> TextClause:
         changed AS (
             UPDATE runs
                SET crashes = new_crashes, lapses = new_lapses,
-                   is_isolated = runs.is_isolated OR is_charged OR new_lapses >= 2,
+                   is_isolated = runs.is_isolated OR is_charged OR new_lapses >= {SUSPECT_LAPSES},
                    lease_owner = NULL, lease_until = NULL,
                    next_at = new_next_at, hint_at = new_next_at,
                    state = CASE reason WHEN :reason_crashed THEN :crash_out_target

@@ -15,7 +15,7 @@ from services.core.runs.models import Failure, Lease
 from services.core.runs.states import FailureReason, RunState
 from services.core.usage import Usage
 from services.pipelines.definition import Step, StepContext
-from services.worker.endings import Ending, Failed, PutBack, Retrying, Succeeded
+from services.worker.endings import Cleared, Ending, Failed, PutBack, Retrying, Succeeded
 from services.worker.executor import RunExecutor
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.tiny_pipeline import EMAIL_ID, ScriptedClaude, Text, sign, tiny_pipeline
@@ -207,6 +207,33 @@ async def test_a_run_of_an_unknown_pipeline_is_put_back(
 
     assert isinstance(ending, PutBack)
     assert (RunState.QUEUED, [5.0]) == (run.state, run.release_delays_s)
+
+
+async def test_a_suspect_that_comes_on_alone_goes_on_among_others(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """One checkpoint shows that it kills no process; what is left waits for no other suspect."""
+    run = store.add_run(is_on_probation=True)
+
+    ending = await _execute(make_executor(), store)
+
+    assert ending == Cleared()
+    assert (RunState.QUEUED, [True]) == (run.state, run.releases_cleared)
+    assert ["ask"] == list(run.lease.checkpoints)
+
+
+async def test_a_suspect_ends_alone_with_its_last_step(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """With nothing left to do it is not given back."""
+    run = store.add_run(is_on_probation=True)
+    executor = make_executor()
+    await _execute(executor, store)
+
+    ending = await _execute(executor, store)
+
+    assert isinstance(ending, Succeeded)
+    assert run.state is RunState.SUCCEEDED
 
 
 async def test_a_step_that_takes_too_long_times_out(

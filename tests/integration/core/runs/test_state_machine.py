@@ -102,7 +102,7 @@ class ModelRun:
         """The process is dead; whose fault was it?"""
         self.crashes += is_charged
         self.lapses += is_shared
-        self.is_isolated = self.is_isolated or is_charged or self.lapses >= 2
+        self.is_isolated = self.is_isolated or is_charged or self.lapses >= 3
         self.is_due = True
         if is_charged and self.crashes >= MAX_CRASHES:
             self.end_badly(Transition.CRASH_OUT, FailureReason.CRASHED)

@@ -55,19 +55,44 @@ async def test_a_lapsed_run_goes_on_among_others(store: RunStore, api_key: ApiKe
     assert lease.step_attempts["research"] == 0  # a lapse is no failed try
 
 
-async def test_the_second_lapse_in_a_row_makes_a_suspect(store: RunStore, api_key: ApiKey) -> None:
-    """A run that lapses twice without coming on goes on alone, and that is not yet a crash."""
+async def test_the_third_lapse_in_a_row_makes_a_suspect(store: RunStore, api_key: ApiKey) -> None:
+    """A run that lapses three times without coming on goes on alone, and that is not yet a crash."""
     run = await accept(store, api_key)
-    for _ in range(2):
+    for _ in range(3):
+        assert await store.claim_isolated_run(run.id, owner="i1", shapes=SHAPES) is None
         await claim(store)
         assert await lapse(store) == 1
 
     suspect = await store.get_run(api_key.id, run.id)
-    assert (suspect.crashes, suspect.lapses) == (0, 2)
+    assert (suspect.crashes, suspect.lapses) == (0, 3)
     assert await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES) == []
     assert await store.take_due_hints() == [DueHint(run.id, is_isolated=True)]
     await claim_alone(store, run)
     assert await store.claim_isolated_run(run.id, owner="i2", shapes=SHAPES) is None
+
+
+async def test_a_suspect_that_came_on_alone_is_cleared(store: RunStore, api_key: ApiKey) -> None:
+    """Its worker says so; one that only stops gives the suspect back as a suspect."""
+    run = await accept(store, api_key)
+    for _ in range(3):
+        await claim(store)
+        await lapse(store)
+    await store.release_run(await claim_alone(store, run))
+    alone = await claim_alone(store, run)
+    assert alone.is_on_probation
+
+    await store.release_run(alone, is_cleared=True)
+
+    assert not (await claim(store)).is_on_probation
+
+
+async def test_a_run_with_a_crash_is_not_on_probation(store: RunStore, api_key: ApiKey) -> None:
+    """A death that was put down to it: it stays alone to its end."""
+    run = await accept(store, api_key)
+    await claim(store)
+    await store.bury_process("w1", culprit=run.id)
+
+    assert not (await claim_alone(store, run)).is_on_probation
 
 
 async def test_a_checkpoint_clears_a_run_of_suspicion(store: RunStore, api_key: ApiKey) -> None:
