@@ -19,6 +19,7 @@ SETTINGS: Final = {
     "ANTHROPIC_TIMEOUT_S": "120",
 }
 """Settings that decide how fast things recover, and their defaults."""
+TESTED: Final = ("config", "services", "docker", "compose.yaml", "requirements", "tests/chaos")
 VERSIONS: Final = (
     "python -c \"import platform; from importlib.metadata import version as v; print('Python ' + "
     "platform.python_version(), *(f'{n} {v(n)}' for n in "
@@ -51,10 +52,10 @@ def _redis_version(scene: Scene) -> str:
 
 
 def _commit() -> str:
-    """What was tested, and whether it was changed since; unknown without git."""
-    command = ("git", "describe", "--always", "--dirty", "--exclude=*")
+    """The last one that touched what is tested or how; unknown without git."""
+    command = ("git", "log", "--max-count=1", "--format=%h", "--", *TESTED)
     try:
-        told = subprocess.run(command, capture_output=True, check=True, text=True)  # noqa: S603 - constant
+        told = subprocess.run(command, capture_output=True, check=True, text=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return told.stdout.strip()
