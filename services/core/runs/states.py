@@ -22,6 +22,36 @@ class StepState(StrEnum):
     FAILED = "failed"
 
 
+class RunMode(StrEnum):
+    """How a run asks Claude."""
+
+    LIVE = "live"
+    BATCH = "batch"
+    """Through the Message Batches API: half the price, up to a day."""
+
+
+class CallState(StrEnum):
+    """What became of a call to Claude."""
+
+    OPEN = "open"
+    """Under way, or its process died: nobody knows."""
+    WAITING = "waiting"
+    """Not yet in a message batch."""
+    SUBMITTED = "submitted"
+    """In a message batch."""
+    ANSWERED = "answered"
+    FAILED = "failed"
+
+
+class MessageBatchState(StrEnum):
+    """What became of a message batch."""
+
+    SUBMITTING = "submitting"
+    """Being sent, or its process died: Claude may have it."""
+    SUBMITTED = "submitted"
+    ENDED = "ended"
+
+
 class FailureReason(StrEnum):
     """Why a run failed."""
 

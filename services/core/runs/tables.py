@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     Index,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from services.core.runs.states import RunState, StepState
+from services.core.runs.states import CallState, MessageBatchState, RunState, StepState
 
 metadata = MetaData(
     naming_convention={
@@ -66,6 +67,14 @@ def _cost() -> tuple[Column[object], ...]:
     )
 
 
+def _owed() -> tuple[Column[object], ...]:
+    """US dollars that calls may still cost: those under way, and those whose end nobody saw."""
+    return tuple(
+        Column(name, Numeric, nullable=False, server_default=ZERO)
+        for name in ("reserved_usd", "doubtful_usd")
+    )
+
+
 api_keys = Table(
     "api_keys",
     metadata,
@@ -75,6 +84,42 @@ api_keys = Table(
     Column("key_hash", LargeBinary, nullable=False, comment="SHA-256 of the whole key"),
     _moment("created_at"),
     _moment("revoked_at", is_optional=True),
+    Column("daily_budget_usd", Numeric),
+    Column("max_running", Integer),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("key_id", Uuid, ForeignKey("api_keys.id"), nullable=False),
+    Column("idempotency_key", Text),
+    Column("request_hash", LargeBinary),
+    Column("pipeline", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("total", Integer, nullable=False, comment="rows, bad ones included"),
+    Column("rejected", Integer, nullable=False, comment="bad rows: no run"),
+    _moment("created_at"),
+)
+
+Index(
+    "batches_idempotency",
+    batches.c.key_id,
+    batches.c.idempotency_key,
+    unique=True,
+    postgresql_where=text("idempotency_key IS NOT NULL"),
+)
+Index("batches_owner", batches.c.key_id, batches.c.id)
+
+batch_errors = Table(
+    "batch_errors",
+    metadata,
+    Column("batch_id", Uuid, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("row", Integer, primary_key=True, comment="1, 2, 3, ... as the client sent"),
+    Column("number", SmallInteger, primary_key=True, comment="1, 2, ... within the row"),
+    Column("field", Text, nullable=False, comment="JSON pointer into the input"),
+    Column("message", Text, nullable=False),
 )
 
 runs = Table(
@@ -128,6 +173,16 @@ runs = Table(
         DateTime(timezone=True),
         comment="set with the first claim of an attempt; it fails after that",
     ),
+    Column(
+        "mode",
+        Text,
+        nullable=False,
+        server_default=text("'live'"),
+        comment="how it asks Claude: live, or batch (Message Batches)",
+    ),
+    Column("batch_id", Uuid, ForeignKey("batches.id")),
+    Column("batch_row", Integer),
+    *_owed(),
     _one_of("state", RunState),
     # Room on each page for the next version of a row, so that events, heartbeats and checkpoints,
     # which touch no indexed column, write no index (HOT updates). lease_until is in no index for
@@ -147,6 +202,21 @@ Index(
     runs.c.priority.desc(),
     runs.c.next_at,
     postgresql_where=text("state = 'queued' AND NOT is_isolated"),
+)
+Index(
+    "runs_due_by_key",
+    runs.c.key_id,
+    runs.c.priority.desc(),
+    runs.c.next_at,
+    postgresql_where=text("state = 'queued' AND NOT is_isolated"),
+)
+Index("runs_running_by_key", runs.c.key_id, postgresql_where=text("state = 'running'"))
+Index(
+    "runs_batch",
+    runs.c.batch_id,
+    runs.c.batch_row,
+    unique=True,
+    postgresql_where=text("batch_id IS NOT NULL"),
 )
 Index("runs_hints", runs.c.hint_at, postgresql_where=text("state = 'queued'"))
 Index("runs_deadlines", runs.c.deadline_at, postgresql_where=text("state = 'queued'"))
@@ -183,6 +253,72 @@ steps = Table(
     Column("error", Text),
     Column("output", JSONB, comment="the checkpoint; written once"),
     _one_of("state", StepState),
+)
+
+message_batches = Table(
+    "message_batches",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("claude_id", Text, unique=True, comment="empty until Claude has answered"),
+    Column("state", Text, nullable=False),
+    Column("size", Integer, nullable=False, comment="calls in it"),
+    _moment("created_at"),
+    _moment("submitted_at", is_optional=True),
+    _moment("polled_at", is_optional=True),
+    _moment("ended_at", is_optional=True),
+    _one_of("state", MessageBatchState),
+)
+
+claude_calls = Table(
+    "claude_calls",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("question", LargeBinary, primary_key=True, comment="SHA-256 of what is asked"),
+    Column(
+        "number", SmallInteger, primary_key=True, comment="0, 1, ... for the same question again"
+    ),
+    Column("state", Text, nullable=False),
+    Column("reservation", Uuid, nullable=False, comment="of the call that is open"),
+    Column("key_id", Uuid, nullable=False),
+    Column("day", Date, nullable=False, comment="whose budget it counts against"),
+    Column("model", Text, nullable=False),
+    Column("worst_usd", Numeric, nullable=False, comment="reserved while it is open"),
+    Column("request", JSONB, comment="the parameters; batch mode only"),
+    Column("answer", JSONB, comment="what Claude said, or its error"),
+    Column("tries", Integer, nullable=False, server_default=ZERO),
+    Column("message_batch_id", Uuid, ForeignKey("message_batches.id")),
+    Column("custom_id", Text, unique=True, comment="its name in the message batch"),
+    _moment("opened_at"),
+    _one_of("state", CallState),
+)
+
+Index(
+    "claude_calls_waiting",
+    claude_calls.c.opened_at,
+    postgresql_where=text("state = 'waiting'"),
+)
+Index(
+    "claude_calls_batch",
+    claude_calls.c.message_batch_id,
+    postgresql_where=text("message_batch_id IS NOT NULL"),
+)
+
+key_days = Table(
+    "key_days",
+    metadata,
+    Column("key_id", Uuid, ForeignKey("api_keys.id"), primary_key=True),
+    Column("day", Date, primary_key=True, comment="UTC"),
+    *_cost(),
+    *_owed(),
+)
+
+claude_limits = Table(
+    "claude_limits",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("state", JSONB, nullable=False),
+    _moment("updated_at"),
 )
 
 events = Table(
