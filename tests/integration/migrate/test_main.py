@@ -122,7 +122,7 @@ def test_developers_have_alembics_commands(empty_database: PostgresSettings) -> 
     wrong = migrate(empty_database, "upgrade", "nowhere")
 
     assert down.stdout == "migrate: 0003 -> empty\n"
-    assert up.stdout == "migrate: empty -> 0002\n"
+    assert up.stdout == "migrate: empty -> 0003\n"
     assert check.returncode == 0
     assert wrong.returncode == 1
     assert "nowhere" in wrong.stderr
