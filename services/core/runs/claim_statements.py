@@ -103,7 +103,7 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
     Args:
         candidates: CTEs, the last of them `candidate`: id and place of runs, the first to be taken
             first, and due_at for those of the same place.
-        condition: What must still hold once a run is locked.
+        condition: What must still hold, besides being due, once a run is locked.
     """
     return statement(
         f"""
@@ -111,7 +111,8 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
         due AS (
             SELECT runs.id, place, started_at IS NULL AS is_first
               FROM candidate JOIN runs ON runs.id = candidate.id
-             WHERE {condition} AND {FITTING}
+             -- As an expression no partial index can serve it: the rows are found by their ids.
+             WHERE state || '' IN :claim_sources AND {condition} AND {FITTING}
              ORDER BY place, due_at
              LIMIT CAST(:up_to AS bigint)
                FOR UPDATE OF runs SKIP LOCKED),
@@ -211,7 +212,7 @@ CLAIM_DUE_RUNS = _claim(
                    unnest(ids, times) WITH ORDINALITY AS one (id, due_at, number)
              ORDER BY place, due_at
              LIMIT CAST(:choose AS bigint))""",  # noqa: S608 - constants of this module
-    condition=QUEUED,
+    condition="NOT is_isolated",
 )
 
 # A suspect is asked for by name. It waits like any other while its key runs as many as it may.
@@ -223,5 +224,5 @@ CLAIM_ISOLATED_RUN = _claim(
                  SELECT FROM api_keys
                   WHERE api_keys.id = runs.key_id
                     AND max_running <= {_running_of("runs.key_id")}))""",  # noqa: S608 - likewise
-    condition="state IN :claim_sources AND is_isolated",
+    condition="is_isolated",
 )
