@@ -54,6 +54,7 @@ BEGIN_CLAIM = statement(
            set_config('enable_bitmapscan', 'off', true),
            set_config('enable_hashjoin', 'off', true),
            set_config('enable_mergejoin', 'off', true),
+           set_config('plan_cache_mode', 'force_generic_plan', true),
            EXISTS (SELECT FROM api_keys WHERE max_running IS NOT NULL) AS has_limits
     """
 )
@@ -143,9 +144,11 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
 
 # In words: every key with queued runs; from its highest priority down to the first lane (key and
 # priority) in which a run is due: its first. Its n-th due run has the place (running + n), and the
-# lowest places are taken. A key needs to be looked at no further than `most`: its n-th run comes
-# after n - 1 of its own, and, from the second on, after the first run of each key that runs no more
-# than it does. Only for keys that are left with more than one, the lanes are read on.
+# lowest places are taken. How many runs of a key can be among them is bounded from above (`most`),
+# knowing only that each key has one: no place is behind the first place of the key that is the last
+# to be needed, if there are so many keys; and before a key's n-th run, from the second on, come
+# n - 1 of its own and the first of each key that runs no more than it does. Only for keys that may
+# have more than one among them, the lanes are read on.
 #
 # More are chosen than wanted: others may be taking the same ones at this moment.
 CLAIM_DUE_RUNS = _claim(
@@ -181,11 +184,13 @@ CLAIM_DUE_RUNS = _claim(
         bounded AS MATERIALIZED (
             SELECT contender.*, least(
                        allowed - running,
-                       CASE WHEN rank() OVER by_running > wanted THEN 0
-                            ELSE greatest(1, wanted + 1 - count(*) OVER by_running) END) AS most
-              FROM contender, (SELECT CAST(:choose AS bigint)) AS chosen (wanted)
+                       nth_value(running, CAST(:choose AS integer)) OVER everyone + 1 - running,
+                       greatest(1, :choose + 1 - count(*) OVER by_running)) AS most
+              FROM contender
              WHERE allowed IS NULL OR allowed > running
-            WINDOW by_running AS (ORDER BY running)),
+            WINDOW by_running AS (ORDER BY running),
+                   everyone AS (by_running
+                       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)),
         lanes AS (
             SELECT key_id, priority, running, most, CAST(0 AS bigint) AS before, ids, times
               FROM bounded CROSS JOIN LATERAL (

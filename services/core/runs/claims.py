@@ -23,12 +23,12 @@ from services.core.runs.encoding import encode_json
 from services.core.runs.models import Json, Lease
 from services.core.runs.sql import statement
 
-SPARE = 2
-MIN_SPARE = 10
-"""Twice as many runs are chosen as are wanted, and some: others may be taking the same ones."""
-TURNS = 3
+SPARE = 10
+"""So many more runs are chosen than are wanted: others may be taking the same ones."""
+TURNS = 4
 PAUSE_S = 0.01
-"""Others may have taken more than that, or hold a limited key: they are done after milliseconds."""
+"""Others may have taken more than that, or hold a limited key: they are done after milliseconds. Each
+turn chooses more."""
 
 # A statement of its own, after the claim: its snapshot is younger than the lease, so that it sees
 # every checkpoint that an earlier holder committed.
@@ -144,7 +144,10 @@ class RunClaims:
         for turn in range(TURNS):
             try:
                 more, is_contended = await self._claim_due(
-                    owner=owner, limit=limit - len(leases), shapes=shapes
+                    owner=owner,
+                    limit=limit - len(leases),
+                    spare=SPARE + turn * limit,
+                    shapes=shapes,
                 )
             except StoreUnavailableError:
                 if not leases:
@@ -157,7 +160,7 @@ class RunClaims:
         return leases
 
     async def _claim_due(
-        self, *, owner: str, limit: int, shapes: Collection[str]
+        self, *, owner: str, limit: int, spare: int, shapes: Collection[str]
     ) -> tuple[list[Lease], bool]:
         """Claim due runs; whether there were more that others were just taking."""
         async with self._database.transaction() as connection:
@@ -167,7 +170,7 @@ class RunClaims:
                 limits = (await connection.execute(LOCK_LIMITED_KEYS, {"up_to": limit})).all()
             parameters = {
                 "up_to": limit,
-                "choose": limit * SPARE + MIN_SPARE,
+                "choose": limit + spare,
                 "max_running": encode_json({str(row.id): row.max_running for row in limits}),
                 **self._claimed(owner, shapes),
             }
