@@ -22,7 +22,10 @@ class Cost(NamedTuple):
     def sum(cls, costs: "Iterator[Cost]") -> "Cost":
         """The total of each."""
         totals = [sum(parts) for parts in zip(*costs, strict=True)]
-        return cls(*totals) if totals else cls(0, 0, 0)
+        return cls(*totals) if totals else NOTHING
+
+
+NOTHING = Cost(0, 0, 0)
 
 
 class Caps(NamedTuple):
@@ -90,6 +93,12 @@ class LimitState:
     """The breaker is open, and from then on half open; 0 if it is closed."""
     probe_until_s: float = 0.0
     """Someone tries whether Claude works again, and is waited for until then."""
+    held: Cost = NOTHING
+    """Room that is saved up for a large call, which small ones would never leave a chance."""
+    held_until_s: float = 0.0
+    """Until then, in case that it does not come."""
+    next_hold_s: float = 0.0
+    """Before that nothing is saved up again: small ones have as much time as large ones."""
     flight: dict[str, Cost] = field(default_factory=dict)
     """Calls under way, by when they were admitted (in slots of FLIGHT_SLOT_S)."""
 
@@ -125,7 +134,7 @@ class LimitState:
     def take_off(self, at_s: float, cost: Cost) -> None:
         """Count a call as under way."""
         slot = _slot(at_s)
-        before = self.flight.get(slot, Cost(0, 0, 0))
+        before = self.flight.get(slot, NOTHING)
         self.flight[slot] = Cost(*map(sum, zip(before, cost, strict=True)))
 
     def land(self, at_s: float, cost: Cost) -> None:
@@ -147,6 +156,7 @@ class LimitState:
         for name in set(known) & set(Cost._fields):
             fields = Bucket.__dataclass_fields__
             known[name] = Bucket(**{key: known[name][key] for key in fields if key in known[name]})
+        known["held"] = Cost(*stored.get("held", NOTHING))
         known["flight"] = {slot: Cost(*cost) for slot, cost in stored.get("flight", {}).items()}
         return cls(**known)
 
