@@ -24,17 +24,24 @@ Limits = tuple[float, float, float]
 
 @dataclass
 class LimitedClaude:
-    """Token buckets for requests, input tokens and output tokens that hold a minute's worth."""
+    """Token buckets for requests, input tokens and output tokens."""
 
     limits: Limits
     counts_output_at_once: bool = True
     """Output counts when the call begins, otherwise when it ends."""
+    burst_s: float = 60.0
+    """Seconds of its limits that a full bucket holds."""
     remaining: list[float] = field(default_factory=list)
     at_s: float = START_S
     is_overloaded: bool = False
 
     def __post_init__(self) -> None:
-        self.remaining = list(self.limits)
+        self.remaining = list(self.sizes)
+
+    @property
+    def sizes(self) -> list[float]:
+        """What full buckets hold."""
+        return [limit * self.burst_s / 60 for limit in self.limits]
 
     def set_limits(self, limits: Limits, *, now_s: float) -> None:
         """From now on other limits hold."""
@@ -50,8 +57,10 @@ class LimitedClaude:
         output = usage.output_tokens if self.counts_output_at_once else 1
         costs = (1, usage.input_tokens, output)
         missing_s = [
-            (min(cost, limit) - left) * 60 / limit
-            for cost, left, limit in zip(costs, self.remaining, self.limits, strict=True)
+            (min(cost, size) - left) * 60 / limit
+            for cost, size, left, limit in zip(
+                costs, self.sizes, self.remaining, self.limits, strict=True
+            )
         ]
         wait_s = max(missing_s)
         if wait_s > 0:
@@ -89,7 +98,8 @@ class LimitedClaude:
             sum(call.usage.output_tokens for call in calls),
         )
         waits_s = [
-            (total - limit) * 60 / limit for total, limit in zip(totals, self.limits, strict=True)
+            (total - size) * 60 / limit
+            for total, size, limit in zip(totals, self.sizes, self.limits, strict=True)
         ]
         return max(0.0, *waits_s) + sum(call.duration_s for call in calls) / len(calls)
 
@@ -97,8 +107,8 @@ class LimitedClaude:
         elapsed_s = max(0.0, now_s - self.at_s)
         self.at_s = max(now_s, self.at_s)
         self.remaining = [
-            min(limit, left + elapsed_s * limit / 60)
-            for left, limit in zip(self.remaining, self.limits, strict=True)
+            min(size, left + elapsed_s * limit / 60)
+            for left, size, limit in zip(self.remaining, self.sizes, self.limits, strict=True)
         ]
 
 
@@ -197,6 +207,11 @@ class Simulation:
                 return
             self.now_s = at_s
             happen()
+
+    def rest(self, seconds: float) -> None:
+        """Let time go by, without a call."""
+        self._events.clear()
+        self.now_s += seconds
 
     def at(self, delay_s: float, happen: Callable[[], None]) -> None:
         """Let something happen later."""

@@ -114,7 +114,7 @@ def _ready_s(state: LimitState, cost: Cost, *, now_s: float) -> float:
     for bucket, takes, left_alone in zip(state.buckets, cost, held, strict=True):
         if bucket.limit is not None:
             # A call that is larger than the bucket goes when the bucket is full.
-            needed = min(takes + left_alone + RESERVE * bucket.limit, bucket.limit)
+            needed = min(takes + left_alone + RESERVE * bucket.limit, bucket.size)
             missing = needed - bucket.level
             ready_s = max(ready_s, now_s + missing * 60 / (bucket.limit * state.factor))
     if state.seen_at_s == 0 and state.in_flight.requests >= state.window:

@@ -22,6 +22,9 @@ PAUSE_S = 5.0
 """Pause after a 429 that says nothing of when to come again."""
 MAX_PAUSE_S = 300.0
 OVERLOADED_PAUSE_S = 1.0
+FULL = 0.99
+MIN_FULL = 0.02
+"""Bounds of what is a full bucket, as a share of what it would hold."""
 MAX_WINDOW = 10_000.0
 
 
@@ -94,9 +97,7 @@ def _settle(state: LimitState, note: Note) -> None:
     """Replace what the call was charged by what it took."""
     charged, took = note.admission.cost, _took(note)
     for bucket, estimate, true in zip(state.buckets, charged, took, strict=True):
-        bucket.level += estimate - true
-        if bucket.limit is not None:
-            bucket.bound(bucket.limit)
+        bucket.add(estimate - true)
     if note.fault is None and note.is_made:
         state.answers += 1
         weight = max(MIN_WEIGHT, 1 / state.answers)
@@ -130,28 +131,33 @@ def _follow_headers(
     counted all or none: so what was left for us lies between that and that less these calls.
     """
     state.seen_at_s = admission.at_s
-    for bucket, limit, cap, level, shift, in_flight in zip(
-        state.buckets,
-        _each(seen),
-        caps,
-        admission.levels,
-        admission.shifts,
-        admission.in_flight,
-        strict=True,
-    ):
-        if limit is None:
-            continue
-        level_then = level + bucket.shift - shift
-        most, least = limit.remaining, limit.remaining - in_flight
-        if bucket.limit is None:
-            correction = least - level_then
-        elif state.factor < 1 or (cap is not None and cap < limit.limit):
-            correction = min(0.0, most - level_then)  # Claude would allow more than we want
-        else:
-            correction = min(most, max(least, level_then)) - level_then
-        bucket.shift += correction
-        bucket.level += correction
-        bucket.bound(float(limit.limit if cap is None else min(limit.limit, cap)))
+    for number, limit in enumerate(_each(seen)):
+        if limit is not None:
+            cap = caps[number]
+            is_ours = state.factor < 1 or (cap is not None and cap < limit.limit)
+            _correct(state.buckets[number], admission, number, limit, may_rise=not is_ours)
+            state.buckets[number].bound(float(min(limit.limit, cap or limit.limit)))
+
+
+def _correct(
+    bucket: Bucket, admission: Admission, number: int, limit: SeenLimit, *, may_rise: bool
+) -> None:
+    """Correct one bucket, now as it should have been then. It rises unless we want less than Claude allows."""
+    then = admission.levels[number] + bucket.shift - admission.shifts[number]
+    most, least = float(limit.remaining), limit.remaining - admission.in_flight[number]
+    if bucket.limit is None:
+        correction = least - then
+    elif may_rise:
+        bucket.most = min(bucket.limit, max(bucket.size, most))
+        correction = min(most, max(least, then)) - then
+    else:
+        correction = min(0.0, most - then)
+    full = then + admission.cost[number]
+    if bucket.limit is not None and correction < 0 and full >= FULL * bucket.size:
+        # It was thought full, and Claude's holds less than a minute's worth.
+        bucket.most = max(full + correction, MIN_FULL * bucket.limit)
+    bucket.shift += correction
+    bucket.add(correction)
 
 
 def _each(seen: SeenLimits) -> tuple[SeenLimit | None, ...]:

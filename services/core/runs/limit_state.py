@@ -1,5 +1,6 @@
 """What all workers know about a model's limits: one JSON document in claude_limits."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -38,12 +39,14 @@ class Caps(NamedTuple):
 
 @dataclass(slots=True)
 class Bucket:
-    """A token bucket that imitates Claude's: it holds a minute's worth."""
+    """A token bucket that imitates Claude's."""
 
     limit: float | None = None
     """Per minute, as headers or settings said; None while neither did: then it bounds nothing."""
     level: float = 0.0
     """What is left; below zero if it is promised in advance."""
+    most: float | None = None
+    """What it holds when it is full, where headers show that it is less than a minute's worth."""
     shift: float = 0.0
     """All corrections by headers so far, so that none is made twice."""
     asked: float = 0.0
@@ -51,15 +54,27 @@ class Bucket:
     used: float = 0.0
     """Mean of what these calls truly took."""
 
+    @property
+    def size(self) -> float:
+        """What it holds when it is full."""
+        return self.most or self.limit or math.inf
+
     def refill(self, seconds: float, *, factor: float) -> None:
         """Add what those seconds bring."""
         if self.limit is not None:
-            self.level = min(self.limit, self.level + seconds * factor * self.limit / 60)
+            self.add(seconds * factor * self.limit / 60)
+
+    def add(self, amount: float) -> None:
+        """Put something back, as far as the bucket holds it."""
+        self.level += amount
+        if self.limit is not None:
+            self.level = min(self.level, self.size)
 
     def bound(self, limit: float) -> None:
-        """Take another limit; what is left never exceeds it."""
-        self.limit = limit
-        self.level = min(self.level, limit)
+        """Take another limit; it holds a minute's worth of that."""
+        if limit != self.limit:
+            self.limit, self.most = limit, None
+            self.level = min(self.level, limit)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,7 @@
 """Who may call Claude now, and when the others come again."""
 
+import itertools
+
 import pytest
 
 from services.core.runs.limit_admission import (
@@ -110,7 +112,7 @@ def test_appointments_are_spaced_by_the_time_that_a_call_takes() -> None:
 
     waits_s = [wait_s(state) for _ in range(5)]
 
-    gaps_s = [after - before for before, after in zip(waits_s, waits_s[1:], strict=False)]
+    gaps_s = [after - before for before, after in itertools.pairwise(waits_s)]
     assert waits_s[0] == pytest.approx(3.0)
     assert gaps_s == pytest.approx([0.9] * 4)
 

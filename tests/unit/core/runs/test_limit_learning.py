@@ -190,6 +190,28 @@ def test_a_lower_limit_is_taken_over_at_once() -> None:
     assert (state.requests.limit, state.requests.level) == (10, 9)
 
 
+def test_a_full_bucket_that_holds_less_is_found_out() -> None:
+    """Claude may hold a few seconds' worth only: a burst after a rest must not count on more."""
+    state = known_state()
+
+    tell(state, Note(admit(state), usage=Usage(), seen=seen((60, 9))))
+    state.advance(NOW_S + 3600, Caps())
+
+    assert (state.requests.limit, state.requests.level) == (60, 10)
+
+
+def test_a_bucket_that_holds_more_than_thought_is_found_out() -> None:
+    """Somebody else had used it when it seemed small."""
+    state = known_state()
+    tell(state, Note(admit(state), usage=Usage(), seen=seen((60, 9))))
+
+    ticket = admit(state, now_s=NOW_S + 10)
+    tell(state, Note(ticket, usage=Usage(), seen=seen((60, 40))), now_s=NOW_S + 11)
+    state.advance(NOW_S + 3600, Caps())
+
+    assert state.requests.level == 40
+
+
 def test_what_settings_allow_bounds_what_headers_allow() -> None:
     """And what Claude has left over is not given back then."""
     rules = LimitRules(caps=Caps(requests=20))

@@ -31,6 +31,19 @@ def test_a_thousand_calls_take_hardly_longer_than_they_must(
     assert simulation.limited < MAX_LIMITED * simulation.asked
 
 
+def test_buckets_that_hold_less_than_a_minute_are_found_out() -> None:
+    """After a rest a burst finds less than the limit: that is learned, and costs few 429."""
+    claude = LimitedClaude((600, 10_000_000, 10_000_000), burst_s=5)
+    simulation = Simulation(claude, processes=2)
+    simulation.run(some_calls(seed=1, number=300))
+    for _ in range(5):
+        simulation.rest(120)
+        simulation.run(some_calls(seed=2, number=300))
+
+    assert simulation.answered == 1800
+    assert simulation.limited < 0.05 * simulation.asked
+
+
 def test_nobody_comes_back_more_often_than_once_a_minute_or_so() -> None:
     """Work that waits costs little: a backlog of ten minutes is no storm."""
     calls = some_calls(seed=3, number=2000)
