@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.core.runs.limit_state import NOTHING, Cost, LimitState
+from services.core.runs.limit_state import NOTHING, Bucket, Cost, LimitState
 
 MAX_DELAY_S = 1.0
 """Whose turn comes within this waits in its process; who waits longer gives its slot away."""
@@ -99,12 +99,19 @@ def decide(
 
 def _cost(state: LimitState, demand: Demand) -> Cost:
     """What the call will probably take: its estimates, corrected by how others erred."""
-    ratios = (
-        min(MAX_RATIO, max(MIN_RATIO, bucket.used / bucket.asked)) if bucket.asked > 0 else 1.0
-        for bucket in (state.input_tokens, state.output_tokens)
+    return Cost(
+        1.0,
+        demand.input_tokens * _ratio(state.input_tokens, state.answers),
+        demand.output_tokens * _ratio(state.output_tokens, state.answers),
     )
-    tokens = (demand.input_tokens, demand.output_tokens)
-    return Cost(1.0, *(estimate * ratio for estimate, ratio in zip(tokens, ratios, strict=True)))
+
+
+def _ratio(bucket: Bucket, answers: int) -> float:
+    """True tokens per estimated one, with a margin that shrinks as answers come in."""
+    if bucket.asked <= 0:
+        return 1.0
+    ratio = bucket.used / bucket.asked * (1 + min(1.0, 2 / max(1, answers)))
+    return min(MAX_RATIO, max(MIN_RATIO, ratio))
 
 
 def _ready_s(state: LimitState, cost: Cost, *, now_s: float) -> float:

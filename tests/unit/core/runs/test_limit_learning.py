@@ -80,8 +80,8 @@ def test_estimates_learn_from_answers() -> None:
     tell(state, Note(first, usage=Usage(1000, 100)))
     second = admit(state, Demand(1000, 100))
 
-    assert first.cost == Cost(1, 500, 300)
-    assert second.cost == Cost(1, 750, 200)
+    assert first.cost == Cost(1, 2 * 500, 2 * 300)
+    assert second.cost == Cost(1, 2 * 750, 2 * 200)
 
 
 def test_a_call_that_was_not_made_gives_all_back() -> None:

@@ -1,5 +1,7 @@
 """Many calls against limits that are enforced: quick, and hardly ever refused."""
 
+from itertools import pairwise
+
 import pytest
 
 from services.core.runs.limit_learning import LimitRules
@@ -36,12 +38,16 @@ def test_buckets_that_hold_less_than_a_minute_are_found_out() -> None:
     claude = LimitedClaude((600, 10_000_000, 10_000_000), burst_s=5)
     simulation = Simulation(claude, processes=2)
     simulation.run(some_calls(seed=1, number=300))
+    limited = []
     for _ in range(5):
         simulation.rest(120)
+        before = simulation.limited
         simulation.run(some_calls(seed=2, number=300))
+        limited.append(simulation.limited - before)
 
     assert simulation.answered == 1800
-    assert simulation.limited < 0.05 * simulation.asked
+    assert limited[0] > 30
+    assert max(limited[1:]) < 3
 
 
 def test_nobody_comes_back_more_often_than_once_a_minute_or_so() -> None:
@@ -170,4 +176,4 @@ def test_large_calls_get_their_turn_among_many_small_ones() -> None:
     begun_s = sorted(simulation.begun_s(min_input_tokens=12_000))
     assert simulation.answered == 1000
     assert simulation.elapsed_s < MAX_SLOWNESS * claude.ideal_s(calls)
-    assert begun_s[len(begun_s) // 2] < simulation.elapsed_s / 2
+    assert max(after - before for before, after in pairwise(begun_s)) < 120
