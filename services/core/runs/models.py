@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from services.core.runs.states import (
     CallState,
@@ -150,6 +150,8 @@ class CallOpening:
     """The parameters that go to Claude; in batch mode only."""
     is_batch: bool = False
     """It waits for a message batch instead of being made at once."""
+    reservation: UUID = field(default_factory=uuid4)
+    """Tells this call from others; the same once more, after an outage, is one call."""
 
 
 @dataclass(frozen=True, slots=True)
