@@ -35,6 +35,7 @@ worker/retry.py (when to try again, or give up with which reason).
 
 from decimal import Decimal
 
+from services.core.rate_limits import SeenLimits
 from services.core.usage import Usage
 
 
@@ -132,6 +133,8 @@ class ClaudeError(PenstockError):
     """Tokens that Claude had reported before the call failed; None where it reported none."""
     cost_usd: Decimal | None = None
     """What those tokens cost."""
+    seen_limits: SeenLimits | None = None
+    """Claude's limits as the answer showed them; None where it showed none."""
 
     def __init__(self, message: str | None = None, *, error_type: str | None = None) -> None:
         super().__init__(message)

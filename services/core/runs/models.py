@@ -1,10 +1,10 @@
 """The shapes of the record: what the store takes and gives. Plain data, no SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
 from services.core.runs.states import (
@@ -18,6 +18,8 @@ from services.core.runs.states import (
 from services.core.usage import Usage
 
 Json = dict[str, Any]
+Forgotten: TypeAlias = Collection[bytes] | None
+"""Questions of a step whose answers are not used again, since a try failed of them; None for all."""
 T = TypeVar("T")
 
 
@@ -209,8 +211,6 @@ class Checkpoint:
 
     step: str
     output: Json
-    usage: Usage
-    cost_usd: Decimal
 
 
 @dataclass(frozen=True, slots=True)
