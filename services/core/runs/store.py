@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.core.db import Database
 from services.core.runs.acceptance import RunAcceptance, accepted_run
+from services.core.runs.call_limiter import CallLimiter, LimitRules
+from services.core.runs.call_limits import CallLimits, list_call_limits
 from services.core.runs.calls import RunCalls
 from services.core.runs.claims import RunClaims
 from services.core.runs.client_record import ClientRecord
@@ -365,3 +367,13 @@ class RunStore(ClientRecord):
     async def get_totals(self) -> RunTotals:
         """The record in numbers, a few seconds old at most."""
         return await self._vitals.get_totals()
+
+    # --- limits of Claude ---------------------------------------------------------------------
+
+    def open_limiter(self, rules: LimitRules) -> CallLimiter:
+        """A limiter on this record: all of them together keep Claude's limits."""
+        return CallLimiter(self._database, rules=rules)
+
+    async def list_call_limits(self) -> list[CallLimits]:
+        """The limits of each model that was called, as all workers share them."""
+        return await list_call_limits(self._database)
