@@ -142,15 +142,7 @@ class ClaudeError(PenstockError):
     cost_usd: Decimal | None = None
     """What those tokens cost."""
     seen_limits: SeenLimits | None = None
-    """Claude's limits as the answer showed them; None where it showed none."""
-
-    def __init__(self, message: str | None = None, *, error_type: str | None = None) -> None:
-        super().__init__(message)
-        self.error_type = error_type
-
-
-class ClaudeRateLimitedError(ClaudeError):
-    """Claude's rate limit was reached."""
+    """Claude's limits, as the answer's headers showed them."""
 
     def __init__(
         self,
@@ -159,8 +151,20 @@ class ClaudeRateLimitedError(ClaudeError):
         error_type: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message, error_type=error_type)
+        """Say what happened.
+
+        Args:
+            message: For logs and for the run; no content.
+            error_type: Claude's own word for it, or ours.
+            retry_after_s: Seconds to wait before the next try, if the answer tells.
+        """
+        super().__init__(message)
+        self.error_type = error_type
         self.retry_after_s = retry_after_s
+
+
+class ClaudeRateLimitedError(ClaudeError):
+    """Claude's rate limit was reached."""
 
 
 class ClaudeSpendLimitError(ClaudeError):
