@@ -270,6 +270,7 @@ class RunStore(ClientRecord):
         cost_usd: Decimal,
         answer: Json | None,
         is_failed: bool = False,
+        is_doubtful: bool = False,
     ) -> None:
         """Keep a call's answer, and add what it cost to its step, run, and key's day: once.
 
@@ -277,6 +278,19 @@ class RunStore(ClientRecord):
         opened again meanwhile, or is of no use any more, only its cost is kept.
 
         With the last result of its message batches a run that waits is due.
+
+        Args:
+            run_id: The call's run.
+            step: The call's step.
+            question: What was asked, as it was opened.
+            number: As it was opened.
+            reservation: What open_call gave.
+            usage: What Claude has reported.
+            cost_usd: What that cost.
+            answer: What ClaudeReply.kept holds. Of a call that failed in a message batch its error:
+                {"code", "error_type", "message"}, which the next try raises.
+            is_failed: It is to be made again.
+            is_doubtful: It may have cost more, up to what was reserved: nobody saw its end.
         """
         await self._calls.settle_call(
             run_id,
@@ -288,6 +302,7 @@ class RunStore(ClientRecord):
             cost_usd=cost_usd,
             answer=answer,
             is_failed=is_failed,
+            is_doubtful=is_doubtful,
         )
 
     # --- sweep --------------------------------------------------------------------------------
