@@ -311,7 +311,7 @@ class RunStore(ClientRecord):
         """Requeue runs whose lease lapsed, and fail runs whose deadline has passed; how many.
 
         A lapse is put down to a run that was alone in its process: a crash. The others get another
-        try, from the third lapse in a row on alone. With `max_crashes` a run fails.
+        try, from the fifth lapse in a row on alone. With `max_crashes` a run fails.
 
         Lapsed leases are left alone within one lease of a PostgreSQL restart or of a time when it
         did not answer. `limit` is that of each kind.
