@@ -12,7 +12,7 @@ from services.core.runs.states import RunState
 from services.core.runs.store import RunStore
 from services.core.runs.sweeps import SUSPECT_LAPSES
 from tests.integration.conftest import StoreFactory
-from tests.integration.core.runs.pieces import COST, SHAPES, USAGE, accept, claim
+from tests.integration.core.runs.pieces import SHAPES, accept, claim
 
 
 async def standing(store: RunStore, api_key: ApiKey, run: Run) -> tuple[RunState, int, int]:
@@ -124,7 +124,7 @@ async def test_sweeps_burials_and_renewals_at_once(
     await asyncio.sleep(0.3)
 
     async def write(lease: Lease) -> None:
-        await stores[3].record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST))
+        await stores[3].record_checkpoint(lease, Checkpoint("parse", {}))
 
     taking_back = asyncio.gather(
         stores[0].requeue_lapsed_runs(limit=300),

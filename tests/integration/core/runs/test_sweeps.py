@@ -11,7 +11,14 @@ from services.core.runs.states import EventType, FailureReason, RunState
 from services.core.runs.store import RunStore
 from services.core.runs.sweeps import SUSPECT_LAPSES
 from tests.integration.conftest import StoreFactory
-from tests.integration.core.runs.pieces import COST, SHAPES, STEPS, USAGE, accept, claim, events_of
+from tests.integration.core.runs.pieces import (
+    SHAPES,
+    STEPS,
+    accept,
+    claim,
+    events_of,
+    opening,
+)
 
 TTL_S = 0.05
 
@@ -40,7 +47,7 @@ async def test_a_lapsed_run_goes_on_among_others(store: RunStore, api_key: ApiKe
     run = await accept(store, api_key)
     lost = await claim(store)
     await store.start_step(lost, "parse")
-    await store.record_checkpoint(lost, Checkpoint("parse", {"n": 1}, USAGE, COST))
+    await store.record_checkpoint(lost, Checkpoint("parse", {"n": 1}))
     await store.start_step(lost, "research")
 
     assert await lapse(store) == 1
@@ -102,7 +109,7 @@ async def test_a_checkpoint_clears_a_run_of_suspicion(store: RunStore, api_key: 
     for step in STEPS:
         lease = await claim(store)
         await store.start_step(lease, step)
-        await store.record_checkpoint(lease, Checkpoint(step, {}, USAGE, COST))
+        await store.record_checkpoint(lease, Checkpoint(step, {}))
         assert (await store.get_run(api_key.id, run.id)).lapses == 0
         await lapse(store)
 
@@ -123,11 +130,13 @@ async def test_a_zombie_writes_nothing(store: RunStore, api_key: ApiKey) -> None
     for attempt in (
         store.start_step(zombie, "parse"),
         store.record_text(zombie, "parse", "x"),
-        store.record_checkpoint(zombie, Checkpoint("parse", {}, USAGE, COST)),
+        store.record_checkpoint(zombie, Checkpoint("parse", {})),
         store.finish_run(zombie, {}),
-        store.retry_run(zombie, step="parse", error="x", delay_s=0, usage=USAGE, cost_usd=COST),
+        store.retry_run(zombie, step="parse", error="x", delay_s=0),
+        store.park_run(zombie, step="parse", wait_s=0, reason="budget"),
+        store.open_call(zombie, opening()),
         store.release_run(zombie),
-        store.fail_run(zombie, failure, usage=USAGE, cost_usd=COST),
+        store.fail_run(zombie, failure),
     ):
         with pytest.raises(LeaseLostError):
             await attempt
