@@ -158,6 +158,7 @@ async def test_a_malformed_answer_is_accounted_but_not_quoted():
 
     assert caught.value.usage == Usage(100, 20)
     assert caught.value.cost_usd == Decimal("0.0004")
+    assert caught.value.is_cost_final is True
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__ is True
 
@@ -180,6 +181,7 @@ async def test_a_stream_that_ends_early_is_no_answer():
 
     assert caught.value.error_type == "cut"
     assert caught.value.usage == Usage(100, 1)
+    assert caught.value.is_cost_final is False
 
 
 @pytest.mark.parametrize(
@@ -208,6 +210,7 @@ async def test_an_overload_in_mid_stream_is_an_overload():
 
     assert caught.value.retry_after_s is None
     assert caught.value.usage == Usage(100, 1)
+    assert caught.value.is_cost_final is False
 
 
 async def test_ping_and_unknown_events_are_no_text():
