@@ -123,7 +123,10 @@ class RunStore(ClientRecord):
     async def claim_due_runs(
         self, *, owner: str, limit: int, shapes: Collection[str]
     ) -> list[Lease]:
-        """Take up to `limit` due, not isolated runs; higher priority first, then earlier due.
+        """Take up to `limit` due, not isolated runs, fairly between keys.
+
+        Those of keys that run the fewest come first, one of each in turn; within a key the higher
+        priority, then the earlier due. No key runs more than its `max_running`.
 
         Args:
             owner: The process, by a name that no other start of it has.
@@ -135,7 +138,7 @@ class RunStore(ClientRecord):
     async def claim_isolated_run(
         self, run_id: UUID, *, owner: str, shapes: Collection[str]
     ) -> Lease | None:
-        """Take one suspect run (is_isolated) if it is due, and of one of the shapes."""
+        """Take one suspect run (is_isolated) if it is due, of one of the shapes, and its key has room."""
         return await self._claims.claim_isolated_run(run_id, owner=owner, shapes=shapes)
 
     async def find_held(self, leases: Collection[Lease]) -> set[UUID]:
@@ -214,7 +217,7 @@ class RunStore(ClientRecord):
         """Requeue runs whose lease lapsed, and fail runs whose deadline has passed; how many.
 
         A lapse is put down to a run that was alone in its process: a crash. The others get another
-        try, from the third lapse in a row on alone. With `max_crashes` a run fails.
+        try, from the fifth lapse in a row on alone. With `max_crashes` a run fails.
 
         Lapsed leases are left alone within one lease of a PostgreSQL restart or of a time when it
         did not answer. `limit` is that of each kind.

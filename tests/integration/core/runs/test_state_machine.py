@@ -39,6 +39,7 @@ from services.core.runs.states import (
     Transition,
 )
 from services.core.runs.store import RunStore
+from services.core.runs.sweeps import SUSPECT_LAPSES
 from services.core.usage import Usage
 
 Result = TypeVar("Result")
@@ -102,7 +103,7 @@ class ModelRun:
         """The process is dead; whose fault was it?"""
         self.crashes += is_charged
         self.lapses += is_shared
-        self.is_isolated = self.is_isolated or is_charged or self.lapses >= 3
+        self.is_isolated = self.is_isolated or is_charged or self.lapses >= SUSPECT_LAPSES
         self.is_due = True
         if is_charged and self.crashes >= MAX_CRASHES:
             self.end_badly(Transition.CRASH_OUT, FailureReason.CRASHED)

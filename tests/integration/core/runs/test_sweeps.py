@@ -9,6 +9,7 @@ from services.core.errors import LeaseLostError
 from services.core.runs.models import ApiKey, Checkpoint, DueHint, Failure, Lease, Run
 from services.core.runs.states import EventType, FailureReason, RunState
 from services.core.runs.store import RunStore
+from services.core.runs.sweeps import SUSPECT_LAPSES
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import COST, SHAPES, STEPS, USAGE, accept, claim, events_of
 
@@ -55,16 +56,16 @@ async def test_a_lapsed_run_goes_on_among_others(store: RunStore, api_key: ApiKe
     assert lease.step_attempts["research"] == 0  # a lapse is no failed try
 
 
-async def test_the_third_lapse_in_a_row_makes_a_suspect(store: RunStore, api_key: ApiKey) -> None:
-    """A run that lapses three times without coming on goes on alone, and that is not yet a crash."""
+async def test_too_many_lapses_in_a_row_make_a_suspect(store: RunStore, api_key: ApiKey) -> None:
+    """A run that lapses again and again without coming on goes on alone, and that is not yet a crash."""
     run = await accept(store, api_key)
-    for _ in range(3):
+    for _ in range(SUSPECT_LAPSES):
         assert await store.claim_isolated_run(run.id, owner="i1", shapes=SHAPES) is None
         await claim(store)
         assert await lapse(store) == 1
 
     suspect = await store.get_run(api_key.id, run.id)
-    assert (suspect.crashes, suspect.lapses) == (0, 3)
+    assert (suspect.crashes, suspect.lapses) == (0, SUSPECT_LAPSES)
     assert await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES) == []
     assert await store.take_due_hints() == [DueHint(run.id, is_isolated=True)]
     await claim_alone(store, run)
@@ -74,7 +75,7 @@ async def test_the_third_lapse_in_a_row_makes_a_suspect(store: RunStore, api_key
 async def test_a_suspect_that_came_on_alone_is_cleared(store: RunStore, api_key: ApiKey) -> None:
     """Its worker says so; one that only stops gives the suspect back as a suspect."""
     run = await accept(store, api_key)
-    for _ in range(3):
+    for _ in range(SUSPECT_LAPSES):
         await claim(store)
         await lapse(store)
     await store.release_run(await claim_alone(store, run))
