@@ -213,9 +213,9 @@ async def _read(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[L
     runs = [row for row in rows if row.id is not None]
     if not runs:
         return []
-    read = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
-    steps = read.all()
-    return _leases(runs, steps, await _read_calls(connection, runs))
+    steps = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
+    calls = await _read_calls(connection, runs)
+    return _leases(runs, steps.all(), calls)
 
 
 async def _read_calls(
