@@ -49,7 +49,6 @@ from tests.unit.core.claude.outcome_page import PAGE, outcome_table, shown_table
 REQUEST = ClaudeRequest(system="Be brief.", prompt="Yes or no?", max_tokens=50)
 BACKOFF = RetryAfter(1)
 BUSY = RetryAfter(1, is_counted=False)
-"""Claude is at its limits: no failed try."""
 NO_BUDGET = GiveUp(FailureReason.BUDGET_EXCEEDED)
 PERMANENT = GiveUp(FailureReason.PERMANENT)
 POLICY = RetryPolicy(max_attempts=5, backoff_s=2, backoff_max_s=900)
