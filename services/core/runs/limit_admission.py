@@ -14,7 +14,8 @@ HORIZON_S = 60.0
 CROWDING = 0.9
 """Appointments are made a little closer than there is room: not everybody comes back."""
 BLIND_HORIZON_S = 5.0
-"""The same while no limits are known: the next answer may tell them."""
+BLIND_ANSWERS = 20
+"""The same while the limits are unknown, or what calls take: the next answers tell."""
 PROBE_S = 120.0
 """Seconds after which another probe is sent: the process of the first has died."""
 LARGE_S = 3.0
@@ -173,7 +174,8 @@ def _appointment_s(
     So those who were sent away come back at about the rate at which there is room. Whom the queue
     has no place for comes back some time within the horizon.
     """
-    horizon_s = BLIND_HORIZON_S if state.seen_at_s == 0 else HORIZON_S
+    is_blind = state.seen_at_s == 0 or state.answers < BLIND_ANSWERS
+    horizon_s = BLIND_HORIZON_S if is_blind else HORIZON_S
     spacing_s = _spacing_s(state, cost)
     place_s = max(ready_s, state.tail_s)
     if place_s - ready_s > horizon_s:

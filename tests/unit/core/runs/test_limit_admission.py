@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from services.core.runs.limit_admission import (
+    BLIND_HORIZON_S,
     HORIZON_S,
     MAX_DELAY_S,
     PROBE_S,
@@ -215,6 +216,16 @@ def test_while_limits_are_unknown_few_are_under_way() -> None:
     assert sum(isinstance(decision, Go) for decision in decisions) == WINDOW_START
     assert 2 * MAX_DELAY_S <= min(waits_s)
     assert max(waits_s) < 10
+
+
+def test_while_few_have_answered_nobody_is_sent_away_for_long() -> None:
+    """First estimates may be fifty times too high, and appointments with them."""
+    state = known_state(answers=5)
+    state.output_tokens.level = 0.0
+
+    waits_s = [wait_s(state, Demand(100, 2000)) for _ in range(100)]
+
+    assert max(waits_s) < 21 + BLIND_HORIZON_S + 2
 
 
 def test_a_pause_holds_for_everyone() -> None:
