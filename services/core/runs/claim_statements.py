@@ -8,6 +8,9 @@ from sqlalchemy import TextClause
 
 from services.core.runs.sql import statement
 
+BATCH_GRACE = "24 hours"
+"""What a run in batch mode has beyond the usual time: so long may Claude take for a message batch."""
+
 QUEUED = "state IN :claim_sources AND NOT is_isolated"
 """The condition of the index runs_due_by_key, word for word."""
 
@@ -156,7 +159,9 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
                    lease_until = now() + make_interval(secs => CAST(:ttl_s AS double precision)),
                    started_at = coalesce(started_at, now()),
                    deadline_at = coalesce(deadline_at, now()
-                       + make_interval(secs => CAST(:run_timeout_s AS double precision))),
+                       + make_interval(secs => CAST(:run_timeout_s AS double precision))
+                       + CASE runs.mode WHEN :mode_batch THEN interval '{BATCH_GRACE}'
+                         ELSE interval '0' END),
                    event_seq = event_seq + CASE WHEN is_first THEN 1 ELSE 0 END
               FROM due
              WHERE runs.id = due.id
@@ -164,7 +169,7 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
         told AS (
             INSERT INTO events (run_id, seq, type, data)
             SELECT id, event_seq, :event_run_started, '{{}}' FROM claimed WHERE is_first)
-        SELECT seen.candidates, id, fence, pipeline, input, traceparent, created_at, budget_usd,
+        SELECT seen.candidates, id, key_id, mode, attempts, fence, pipeline, input, traceparent, created_at, budget_usd,
                shape, is_isolated AND lapses > 0 AND crashes = 0 AS is_on_probation,
                extract(epoch FROM deadline_at - now())::double precision AS remaining_s
           FROM (SELECT count(*) AS candidates FROM candidate) AS seen

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -20,8 +20,9 @@ from services.core.runs.claim_statements import (
     LOCK_LIMITED_KEYS,
 )
 from services.core.runs.encoding import encode_json
-from services.core.runs.models import Json, Lease
+from services.core.runs.models import Json, Lease, PastCall
 from services.core.runs.sql import statement
+from services.core.runs.states import CallState, RunMode
 
 SPARE = 10
 """So many more runs are chosen than are wanted: others may be taking the same ones."""
@@ -36,6 +37,14 @@ READ_STEPS = statement(
     """
     SELECT run_id, name, failures, state = :step_succeeded AS is_done, output
       FROM steps WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
+    """
+)
+
+# Only of steps without a checkpoint: a checkpoint deletes the calls of its step.
+READ_CALLS = statement(
+    """
+    SELECT run_id, step, question, number, state, answer, reservation
+      FROM claude_calls WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
     """
 )
 
@@ -205,8 +214,30 @@ async def _read(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[L
     runs = [row for row in rows if row.id is not None]
     if not runs:
         return []
-    steps = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
-    return _leases(runs, steps.all())
+    read = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
+    steps = read.all()
+    return _leases(runs, steps, await _read_calls(connection, runs))
+
+
+async def _read_calls(
+    connection: AsyncConnection, runs: Sequence[Row[Any]]
+) -> dict[UUID, list[PastCall]]:
+    """The calls of claimed runs; a run that is claimed for the first time has made none."""
+    calls: dict[UUID, list[PastCall]] = {run.id: [] for run in runs}
+    again = [run.id for run in runs if run.attempts > 1]
+    if again:
+        for row in await connection.execute(READ_CALLS, {"run_ids": again}):
+            calls[row.run_id].append(
+                PastCall(
+                    step=row.step,
+                    question=row.question,
+                    number=row.number,
+                    state=CallState(row.state),
+                    answer=row.answer,
+                    reservation=row.reservation,
+                )
+            )
+    return calls
 
 
 def _items(leases: Collection[Lease]) -> str:
@@ -214,7 +245,9 @@ def _items(leases: Collection[Lease]) -> str:
     return encode_json([{"run_id": lease.run_id, "fence": lease.fence} for lease in leases])
 
 
-def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
+def _leases(
+    runs: Sequence[Row[Any]], steps: Sequence[Row[Any]], calls: Mapping[UUID, list[PastCall]]
+) -> list[Lease]:
     """The leases on claimed runs, in the runs' order."""
     checkpoints: dict[UUID, dict[str, Json]] = {run.id: {} for run in runs}
     failures: dict[UUID, dict[str, int]] = {run.id: {} for run in runs}
@@ -225,6 +258,7 @@ def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
     return [
         Lease(
             run_id=run.id,
+            key_id=run.key_id,
             fence=run.fence,
             pipeline=run.pipeline,
             input=run.input,
@@ -236,6 +270,8 @@ def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
             shape=run.shape,
             budget_usd=run.budget_usd,
             is_on_probation=run.is_on_probation,
+            mode=RunMode(run.mode),
+            calls=tuple(calls[run.id]),
         )
         for run in runs
     ]
