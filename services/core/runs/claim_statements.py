@@ -21,10 +21,16 @@ FITTING = """next_at <= now()
 deadline is left to the sweep."""
 
 
-def _running_of(key: str) -> str:
-    """How many runs of a key run; by the index runs_running_by_key."""
-    return f"""(SELECT count(*) FROM runs AS other
-                     WHERE other.state = :run_running AND other.key_id = {key})"""  # noqa: S608 - a constant
+AT_WORK = """at_work AS MATERIALIZED (
+            SELECT coalesce(jsonb_object_agg(key_id, running), '{}') AS by_key
+              FROM (SELECT key_id, count(*) AS running FROM runs
+                     WHERE state = :run_running GROUP BY key_id) AS counted)"""
+"""How many runs of each key run, in one object; along the index runs_running_by_key."""
+
+
+def _number_of(key: str, *, by_key: str) -> str:
+    """What an object says of a key, or nothing."""
+    return f"CAST({by_key} ->> CAST({key} AS text) AS bigint)"
 
 
 def _due_of(key: str, priority: str, *, limit: str) -> str:
@@ -49,14 +55,32 @@ def _gathered(due: str) -> str:
                     FROM ({due}) AS next_ones"""  # noqa: S608 - constants of this module
 
 
-# A plan is made once per connection, and kept: one made while the table was small would read all of
-# it for each key when it is large. Indexes are the only way here, whatever the statistics say.
+LANE = f"""lane AS (
+            SELECT key_id, priority, found.id, found.next_at
+              FROM queued_key LEFT JOIN LATERAL (
+                  {_due_of("queued_key.key_id", "queued_key.priority", limit="1")}
+                  ) AS found ON true
+            UNION ALL
+            SELECT lane.key_id, lower.priority, found.id, found.next_at
+              FROM lane CROSS JOIN LATERAL (
+                  {_below("lane")}) AS lower
+              LEFT JOIN LATERAL (
+                  {_due_of("lane.key_id", "lower.priority", limit="1")}) AS found ON true
+             WHERE lane.id IS NULL)"""  # noqa: S608 - constants of this module
+"""From each queued_key's highest priority down to the first lane (key and priority) in which a run is
+due, and that run; without one, if it is the key's last."""
+
+# A plan takes longer to make than to execute, so one is made per connection, and kept. Made while
+# the table was small it would read all of it for each key, or join it to everything, when it is
+# large. So whatever the statistics say: by the index that has the order, and from there by ids.
 BEGIN_CLAIM = statement(
     """
     SELECT set_config('enable_seqscan', 'off', true),
            set_config('enable_bitmapscan', 'off', true),
            set_config('enable_hashjoin', 'off', true),
            set_config('enable_mergejoin', 'off', true),
+           set_config('enable_hashagg', 'off', true),
+           set_config('enable_sort', 'off', true),
            set_config('plan_cache_mode', 'force_generic_plan', true),
            EXISTS (SELECT FROM api_keys WHERE max_running IS NOT NULL) AS has_limits
     """
@@ -65,26 +89,34 @@ BEGIN_CLAIM = statement(
 # Every limited key, and how many of its runs may run: none if another claimer is just counting
 # them. Who counts holds the key, so the next statement sees what every earlier claimer has
 # committed. NO KEY UPDATE, for new runs hold their key's row as well (foreign key): they neither
-# wait nor are waited for. Those with the fewest first, and by chance, so that none is always last.
+# wait nor are waited for. In the order of the claim, and no more keys than runs are wanted.
 LOCK_LIMITED_KEYS = statement(
     f"""
-    WITH limited AS MATERIALIZED (
-        SELECT api_keys.id, {_running_of("api_keys.id")} AS running,
-               EXISTS (SELECT FROM runs WHERE {QUEUED} AND key_id = api_keys.id) AS is_waiting
-          FROM api_keys
-         WHERE max_running IS NOT NULL),
-    locked AS (
-        SELECT api_keys.id, max_running
-          FROM limited JOIN api_keys ON api_keys.id = limited.id
-         WHERE is_waiting AND running < max_running
-         ORDER BY running, random()
-         LIMIT CAST(:up_to AS bigint)
-           FOR NO KEY UPDATE OF api_keys SKIP LOCKED)
-    SELECT api_keys.id, coalesce(locked.max_running, 0) AS max_running,
-           is_waiting AND running < api_keys.max_running AND locked.id IS NULL AS is_left_out
-      FROM limited
-      JOIN api_keys ON api_keys.id = limited.id
-      LEFT JOIN locked ON locked.id = limited.id
+    WITH RECURSIVE {AT_WORK},
+        limited AS MATERIALIZED (
+            SELECT id, max_running,
+                   coalesce({_number_of("id", by_key="at_work.by_key")}, 0) AS running
+              FROM api_keys, at_work
+             WHERE max_running IS NOT NULL),
+        queued_key AS (
+            SELECT limited.id AS key_id, highest.priority
+              FROM limited CROSS JOIN LATERAL (
+                  SELECT priority FROM runs
+                   WHERE {QUEUED} AND key_id = limited.id
+                   ORDER BY priority DESC LIMIT 1) AS highest
+             WHERE running < max_running),
+        {LANE},
+        counted AS MATERIALIZED (
+            SELECT api_keys.id
+              FROM at_work, lane JOIN api_keys ON api_keys.id = lane.key_id
+             WHERE lane.id IS NOT NULL
+             ORDER BY {_number_of("lane.key_id", by_key="at_work.by_key")} NULLS FIRST, lane.next_at
+             LIMIT CAST(:up_to AS bigint)
+               FOR NO KEY UPDATE OF api_keys SKIP LOCKED)
+    SELECT id, CASE WHEN is_counted THEN max_running ELSE 0 END AS max_running,
+           NOT is_counted AND id IN (SELECT key_id FROM lane WHERE lane.id IS NOT NULL)
+               AS is_left_out
+      FROM (SELECT limited.*, id IN (SELECT id FROM counted) AS is_counted FROM limited) AS known
     """  # noqa: S608 - constants of this module
 )
 
@@ -147,17 +179,17 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
     )
 
 
-# In words: every key with queued runs; from its highest priority down to the first lane (key and
-# priority) in which a run is due: its first. Its n-th due run has the place (running + n), and the
-# lowest places are taken. How many runs of a key can be among them is bounded from above (`most`),
-# knowing only that each key has one: no place is behind the first place of the key that is the last
-# to be needed, if there are so many keys; and before a key's n-th run, from the second on, come
-# n - 1 of its own and the first of each key that runs no more than it does. Only for keys that may
-# have more than one among them, the lanes are read on.
+# In words: every key with queued runs, and its first due run. A key's n-th due run has the place
+# (running + n), and the lowest places are taken. How many runs of a key can be among them is bounded
+# from above (`most`), knowing only that each key has one: no place is behind the first place of the
+# key that is the last to be needed, if there are so many keys; and before a key's n-th run, from the
+# second on, come n - 1 of its own and the first of each key that runs no more than it does. Only for
+# keys that may have more than one among them, the lanes are read on.
 #
 # More are chosen than wanted: others may be taking the same ones at this moment.
 CLAIM_DUE_RUNS = _claim(
     f"""
+        {AT_WORK},
         queued_key AS (
             (SELECT key_id, priority FROM runs
               WHERE {QUEUED}
@@ -168,23 +200,12 @@ CLAIM_DUE_RUNS = _claim(
                   SELECT key_id, priority FROM runs
                    WHERE {QUEUED} AND key_id > queued_key.key_id
                    ORDER BY key_id, priority DESC LIMIT 1) AS following),
-        lane AS (
-            SELECT key_id, priority, found.id, found.next_at
-              FROM queued_key LEFT JOIN LATERAL (
-                  {_due_of("queued_key.key_id", "queued_key.priority", limit="1")}
-                  ) AS found ON true
-            UNION ALL
-            SELECT lane.key_id, lower.priority, found.id, found.next_at
-              FROM lane CROSS JOIN LATERAL (
-                  {_below("lane")}) AS lower
-              LEFT JOIN LATERAL (
-                  {_due_of("lane.key_id", "lower.priority", limit="1")}) AS found ON true
-             WHERE lane.id IS NULL),
+        {LANE},
         contender AS MATERIALIZED (
-            SELECT lane.*, running,
-                   CAST(CAST(:max_running AS jsonb) ->> CAST(key_id AS text) AS bigint) AS allowed
-              FROM lane CROSS JOIN LATERAL
-                   {_running_of("lane.key_id")} AS at_work (running)
+            SELECT lane.*,
+                   coalesce({_number_of("key_id", by_key="at_work.by_key")}, 0) AS running,
+                   {_number_of("key_id", by_key="CAST(:max_running AS jsonb)")} AS allowed
+              FROM lane, at_work
              WHERE lane.id IS NOT NULL),
         bounded AS MATERIALIZED (
             SELECT contender.*, least(
@@ -227,12 +248,14 @@ CLAIM_DUE_RUNS = _claim(
 
 # A suspect is asked for by name. It waits like any other while its key runs as many as it may.
 CLAIM_ISOLATED_RUN = _claim(
-    f"""
+    """
         candidate AS (
             SELECT id, 0 AS place, next_at AS due_at FROM runs
              WHERE id = :run_id AND NOT EXISTS (
                  SELECT FROM api_keys
                   WHERE api_keys.id = runs.key_id
-                    AND max_running <= {_running_of("runs.key_id")}))""",  # noqa: S608 - likewise
+                    AND max_running <= (
+                        SELECT count(*) FROM runs AS other
+                         WHERE other.state = :run_running AND other.key_id = runs.key_id)))""",
     condition="is_isolated",
 )

@@ -176,7 +176,8 @@ class RunClaims:
             begun = (await connection.execute(BEGIN_CLAIM)).one()
             limits: Sequence[Row[Any]] = ()
             if begun.has_limits:
-                limits = (await connection.execute(LOCK_LIMITED_KEYS, {"up_to": limit})).all()
+                wanted = {"up_to": limit, "shapes": shapes}
+                limits = (await connection.execute(LOCK_LIMITED_KEYS, wanted)).all()
             parameters = {
                 "up_to": limit,
                 "choose": limit + spare,

@@ -222,7 +222,7 @@ async def test_no_key_runs_more_than_it_may(
     assert set(key_of) == set(tally.done)
     assert len(key_of) == len(tally.done)
     assert Counter(limits) >= tally.peaks
-    assert {1, 3, 5} <= set(tally.peaks.values())  # what they may run is made use of
+    assert {1, 3} <= set(tally.peaks.values())  # what they may run is made use of
 
 
 async def test_a_full_key_leaves_its_slots_to_others(
