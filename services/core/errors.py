@@ -20,6 +20,7 @@ PenstockError
 │   │   └── ClaudeOverloadedError
 │   ├── ClaudeSpendLimitError
 │   ├── ClaudeUnavailableError
+│   │   └── MessageBatchInDoubtError
 │   ├── ClaudeRejectedError
 │   ├── ClaudeRefusedError
 │   ├── ClaudeTruncatedError
@@ -169,6 +170,10 @@ class ClaudeOverloadedError(ClaudeRateLimitedError):
 
 class ClaudeUnavailableError(ClaudeError):
     """Claude did not answer, or answered with a server error."""
+
+
+class MessageBatchInDoubtError(ClaudeUnavailableError):
+    """Claude may have taken the message batch, or not."""
 
 
 class ClaudeRejectedError(ClaudeError):

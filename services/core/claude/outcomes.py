@@ -149,6 +149,9 @@ OURS: dict[str, Outcome] = {
     "connection": UNAVAILABLE,
     "cut": UNAVAILABLE,
     "unreadable": UNAVAILABLE,
+    "canceled": UNAVAILABLE,
+    "expired": UNAVAILABLE,
+    "missing": UNAVAILABLE,
     "malformed": _error(ClaudeMalformedAnswerError),
 }
 """What we say of a call to which Claude itself has said nothing, or nothing that fits."""
