@@ -12,6 +12,7 @@ PenstockError
 ├── StoreUnavailableError
 │   └── StoreFullError
 ├── CallParkedError
+│   └── BreakerOpenError
 ├── BudgetExceededError
 ├── BudgetBusyError
 ├── ClaudeNotConfiguredError
@@ -104,6 +105,13 @@ class CallParkedError(PenstockError):
         super().__init__(f"The call waits: {reason}.")
         self.wait_s = wait_s
         self.reason = reason
+
+
+class BreakerOpenError(CallParkedError):
+    """Claude is overloaded: for a while it is not asked for this model. Another one may work."""
+
+    def __init__(self, *, wait_s: float) -> None:
+        super().__init__(wait_s=wait_s, reason="overload")
 
 
 class BudgetExceededError(PenstockError):
