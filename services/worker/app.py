@@ -13,6 +13,7 @@ from services.core.claude.anthropic_claude import AnthropicClaude
 from services.core.queue.app import create_celery_app
 from services.pipelines.registry import PIPELINES
 from services.pipelines.web import SafeWeb
+from services.worker.batch_courier import Batching
 from services.worker.executor import Outside
 from services.worker.record import open_store
 from services.worker.runtime import Blueprint, Parts
@@ -40,9 +41,10 @@ async def open_parts() -> AsyncIterator[Parts]:
     async with AsyncExitStack() as exits:
         store = open_store(postgres_settings, celery_settings)
         claude, web = AnthropicClaude(anthropic_settings), create_web()
-        for part in (store.close, claude.aclose, web.aclose):
+        batching = Batching.by_settings(anthropic_settings)
+        for part in (store.close, claude.aclose, batching.claude.aclose, web.aclose):
             exits.push_async_callback(part)
-        yield Parts(store, Outside(claude, web, research_settings.arxiv_url))
+        yield Parts(store, Outside(claude, web, research_settings.arxiv_url), batching)
 
 
 app = wire_worker(

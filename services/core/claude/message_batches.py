@@ -202,18 +202,14 @@ class MessageBatches:
         return self._client
 
 
-def batch_body(requests: Sequence[tuple[str, str]]) -> list[bytes]:
-    """The body of a POST that has a batch made, in pieces.
+def batch_body(requests: Sequence[tuple[str, str]]) -> bytes:
+    """The body of a POST that has a batch made.
 
     Args:
         requests: Of each the custom_id, and the parameters as JSON text, which stays as it is.
     """
-    pieces = [b'{"requests":[']
-    for place, (custom_id, params) in enumerate(requests):
-        separator = "," if place else ""
-        pieces.append(f'{separator}{{"custom_id":"{custom_id}","params":{params}}}'.encode())
-    pieces.append(b"]}")
-    return pieces
+    items = (f'{{"custom_id":"{name}","params":{params}}}'.encode() for name, params in requests)
+    return b'{"requests":[' + b",".join(items) + b"]}"
 
 
 def keep_error(error: ClaudeError) -> Json:
