@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from services.core.clock import utc_now
 from tests.fakes.internet import http_answer
 
 Json = dict[str, Any]
@@ -91,7 +92,7 @@ class BatchesApi:
         return self._make(requests)
 
     def _make(self, requests: list[Json]) -> MadeBatch:
-        batch = MadeBatch(f"msgbatch_{len(self.made) + 1}", requests, datetime.now(UTC))
+        batch = MadeBatch(f"msgbatch_{len(self.made) + 1}", requests, utc_now())
         self.made.append(batch)
         return batch
 
@@ -128,7 +129,7 @@ class BatchesApi:
     def _shown(self, batch: MadeBatch) -> Json:
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         for line in batch.results or []:
-            counts[line["result"]["type"]] += 1
+            counts[line["result"].get("type", "errored")] += 1
         counts["processing"] = len(batch.requests) - sum(counts.values())
         status = "canceling" if batch.is_cancelled else "in_progress"
         return {
@@ -138,7 +139,7 @@ class BatchesApi:
             "request_counts": counts,
             "created_at": batch.created_at.isoformat(),
             "expires_at": (batch.created_at + timedelta(days=1)).isoformat(),
-            "ended_at": None if batch.results is None else datetime.now(UTC).isoformat(),
+            "ended_at": None if batch.results is None else utc_now().isoformat(),
             "results_url": None
             if batch.results is None
             else f"{self.url}{PATH}/{batch.id}/results",
@@ -167,7 +168,7 @@ async def serve_batches() -> AsyncIterator[BatchesApi]:
     api = BatchesApi()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        with closing(writer), suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             method, target, _ = head.split(" ", 2)
             lengths = [line for line in head.lower().split("\r\n") if "content-length:" in line]
@@ -176,7 +177,6 @@ async def serve_batches() -> AsyncIterator[BatchesApi]:
             if found is not None:
                 writer.write(found)
                 await writer.drain()
-        writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     api.host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"

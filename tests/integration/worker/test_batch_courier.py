@@ -27,8 +27,8 @@ from tests.integration.conftest import StoreFactory
 
 SHAPE = ("ask",)
 WORST_USD = Decimal("0.5")
-# claude-sonnet-5-5: 3 and 15 US dollars per million tokens; a message batch costs half.
-HALF_PRICE_USD = (1000 * Decimal(3) + 100 * Decimal(15)) / 1_000_000 / 2
+# claude-sonnet-5-5: 2 and 10 US dollars per million tokens; a message batch costs half.
+HALF_PRICE_USD = (1000 * Decimal(2) + 100 * Decimal(10)) / 1_000_000 / 2
 LIMITS = BatchLimits(max_calls=100, max_bytes=1_000_000, linger_s=0)
 
 
@@ -38,7 +38,7 @@ class Hints:
     def __init__(self) -> None:
         self.given: list[UUID] = []
 
-    def hint(self, run_id: UUID, *, is_isolated: bool = False) -> None:  # noqa: ARG002 - the publisher's signature
+    def hint(self, run_id: UUID, *, is_isolated: bool = False) -> None:
         self.given.append(run_id)
 
 
@@ -178,9 +178,7 @@ async def test_calls_of_several_runs_go_in_one_message_batch_and_come_back(scene
     await scene.courier().poll()
 
     assert 3 == len(batch.requests)
-    assert all(len(custom_id) <= 64 for custom_id in batch.custom_ids)  # noqa: PLR2004 - the API's bound
-    answers = {call["number"]: call["answer"] for call in await scene.calls()}
-    assert len(answers) == 2  # noqa: PLR2004 - numbers 0 and 1
+    assert all(len(custom_id) <= 64 for custom_id in batch.custom_ids)
     assert [CallState.ANSWERED] * 3 == await scene.states()
     runs = [await scene.store.get_run(scene.key.id, run) for run in (first, second)]
     assert [2 * HALF_PRICE_USD, HALF_PRICE_USD] == [run.cost_usd for run in runs]

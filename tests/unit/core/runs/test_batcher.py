@@ -49,6 +49,16 @@ async def test_callers_of_one_turn_share_a_batch() -> None:
     assert len(writer.batches) == 1
 
 
+async def test_an_item_that_follows_an_answer_at_once_is_written() -> None:
+    """Its caller goes on before the writer's task is seen to have ended."""
+    batcher = Batcher(Writer().write, max_parallel=1)
+
+    async with asyncio.timeout(5):
+        answers = [await batcher.submit(key, key) for key in ("a", "b", "c")]
+
+    assert ["A", "B", "C"] == answers
+
+
 async def test_an_item_without_effect_gives_none() -> None:
     """A fenced-out caller learns it, and its neighbour does not mind."""
     batcher = Batcher(Writer().write)
