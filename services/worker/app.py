@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.anthropic import AnthropicSettings
 from config.celery import CelerySettings
+from config.limits import LimitSettings
 from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
@@ -15,7 +16,7 @@ from services.pipelines.registry import PIPELINES
 from services.pipelines.web import SafeWeb
 from services.worker.batch_courier import Batching
 from services.worker.executor import Outside
-from services.worker.record import open_store
+from services.worker.record import open_limiter, open_store
 from services.worker.runtime import Blueprint, Parts
 from services.worker.wiring import wire_worker
 
@@ -24,6 +25,7 @@ celery_settings = load(CelerySettings)
 postgres_settings = load(PostgresSettings)
 anthropic_settings = load(AnthropicSettings)
 research_settings = load(ResearchSettings)
+limit_settings = load(LimitSettings)
 
 
 def create_web() -> SafeWeb:
@@ -40,11 +42,20 @@ async def open_parts() -> AsyncIterator[Parts]:
     """The record, Claude and the web, closed in the end."""
     async with AsyncExitStack() as exits:
         store = open_store(postgres_settings, celery_settings)
+        limiter = open_limiter(store, limit_settings)
         claude, web = AnthropicClaude(anthropic_settings), create_web()
         batching = Batching.by_settings(anthropic_settings)
-        for part in (store.close, claude.aclose, batching.claude.aclose, web.aclose):
-            exits.push_async_callback(part)
-        yield Parts(store, Outside(claude, web, research_settings.arxiv_url), batching)
+        closings = (
+            store.close,
+            limiter.drain,
+            claude.aclose,
+            batching.claude.aclose,
+            web.aclose,
+        )
+        for closing in closings:
+            exits.push_async_callback(closing)
+        outside = Outside(claude, web, research_settings.arxiv_url)
+        yield Parts(store, outside, batching, limiter)
 
 
 app = wire_worker(

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery
@@ -11,6 +11,7 @@ from config.celery import CelerySettings
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline
+from services.worker.admission import Admits, FreeAdmission
 from services.worker.batch_courier import BatchCourier, Batching
 from services.worker.executor import Limits, Outside, RunExecutor
 from services.worker.identity import Identity
@@ -26,6 +27,7 @@ class Parts:
     store: RunStore
     outside: Outside
     batching: Batching
+    admits: Admits[Any] = field(default_factory=FreeAdmission)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def _executor(blueprint: Blueprint, parts: Parts) -> RunExecutor:
     return RunExecutor(
         parts.store,
         parts.outside,
+        admits=parts.admits,
         pipelines=blueprint.pipelines,
         retry_policy=RetryPolicy(
             max_attempts=settings.max_attempts,

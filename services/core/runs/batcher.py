@@ -67,7 +67,6 @@ class Batcher(Generic[Key, Result]):
             # In an empty context: a batch belongs to no caller's span.
             writer = asyncio.create_task(self._write_waiting(), context=Context())
             self._writers.add(writer)
-            # Not of its own accord alone: it may be cancelled before it begins.
             writer.add_done_callback(self._writers.discard)
         return await answer
 
@@ -78,17 +77,19 @@ class Batcher(Generic[Key, Result]):
 
     async def _write_waiting(self) -> None:
         """Write batch after batch until nothing waits."""
-        await asyncio.sleep(0)  # callers that are ready in the same turn of the loop come along
-        while batch := self._take_batch():
-            try:
-                await self._write_batch(batch)
-            finally:
-                for waiting in batch:
-                    waiting.answer.cancel()  # no effect on those that were answered
-        # At once: a caller that was answered just now and submits again, before this task's
-        # callbacks run, must not take it for a writer that comes to its item.
-        if (writer := asyncio.current_task()) is not None:
-            self._writers.discard(writer)
+        writer = asyncio.current_task()
+        try:
+            await asyncio.sleep(0)  # callers that are ready in the same turn of the loop come along
+            while batch := self._take_batch():
+                try:
+                    await self._write_batch(batch)
+                finally:
+                    for waiting in batch:
+                        waiting.answer.cancel()  # no effect on those that were answered
+        finally:
+            # At once, and not by a callback: who was just answered may submit before that is called.
+            if writer is not None:
+                self._writers.discard(writer)
 
     def _take_batch(self) -> _Batch[Key, Result]:
         """The next items, one per key, oldest first; drops those whose caller has gone."""
