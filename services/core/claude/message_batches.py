@@ -22,7 +22,7 @@ from services.core.claude.anthropic_claude import SIMULATED_HEADER, sdk_client
 from services.core.claude.cost import PriceList
 from services.core.claude.error_map import our_error, to_claude_error
 from services.core.claude.kept import keep_answer
-from services.core.claude.outcomes import OURS, Follow, follow_of, outcome_of_error
+from services.core.claude.outcomes import BATCH_RESULTS, OURS, Follow, follow_of, outcome_of_error
 from services.core.claude.protocol import Json
 from services.core.errors import ClaudeError, ClaudeNotConfiguredError, MessageBatchInDoubtError
 from services.core.usage import Usage
@@ -225,7 +225,7 @@ def reread_error(kept: Json) -> ClaudeError:
 
 def _error(error_type: str | None, message: str, *, code: str | None = None) -> ClaudeError:
     """The error of ours for what Claude, or we, call it."""
-    outcome = OURS.get(error_type or "") or outcome_of_error(
+    outcome = (OURS | BATCH_RESULTS).get(error_type or "") or outcome_of_error(
         code=code or error_type, error_type=error_type, status=_status_in(error_type)
     )
     return (outcome.error or ClaudeError)(message, error_type=code or error_type)

@@ -149,12 +149,17 @@ OURS: dict[str, Outcome] = {
     "connection": UNAVAILABLE,
     "cut": UNAVAILABLE,
     "unreadable": UNAVAILABLE,
-    "canceled": UNAVAILABLE,
-    "expired": UNAVAILABLE,
-    "missing": UNAVAILABLE,
     "malformed": _error(ClaudeMalformedAnswerError),
 }
 """What we say of a call to which Claude itself has said nothing, or nothing that fits."""
+
+BATCH_RESULTS: dict[str, Outcome] = {
+    "canceled": UNAVAILABLE,
+    "expired": UNAVAILABLE,
+    "missing": UNAVAILABLE,
+}
+"""Of a call in a message batch that ended without an answer to it, or without a line for it. It goes into three
+message batches before that is its error."""
 
 
 def outcome_of_stop(stop_reason: str | None) -> Outcome:
