@@ -96,7 +96,7 @@ class BatchCourier:
         batch_id = await self._record.gather(limits)
         if batch_id is None:
             return
-        requests = await self._record.read_requests(batch_id)
+        requests = await self._record.read_requests(batch_id, max_bytes=limits.max_bytes)
         if not await self._record.confirm(session, batch_id, size=len(requests)):
             return
         try:

@@ -47,49 +47,60 @@ DROP_UNWANTED_CALLS = statement(
 GATHER = statement(
     """
     WITH eligible AS MATERIALIZED (
-        SELECT claude_calls.run_id, step, question, number, reservation, opened_at,
-               octet_length(request::text) + 100 AS bytes
+        SELECT claude_calls.run_id, step, question, number, reservation, opened_at
           FROM claude_calls JOIN runs ON runs.id = claude_calls.run_id
          WHERE claude_calls.state = :call_waiting AND runs.state = :run_queued
          ORDER BY opened_at
          LIMIT CAST(:max_calls AS bigint)
            FOR UPDATE OF claude_calls SKIP LOCKED),
-    counted AS (
-        SELECT *, row_number() OVER ordered AS place, sum(bytes) OVER ordered AS bytes_so_far
-          FROM eligible
-        WINDOW ordered AS (ORDER BY opened_at, run_id, step, question, number)),
-    ready AS (
-        SELECT 1 FROM eligible
-        HAVING min(opened_at) <= now() - make_interval(secs => CAST(:linger_s AS double precision))
-            OR count(*) >= CAST(:max_calls AS bigint) OR sum(bytes) >= CAST(:max_bytes AS bigint)),
-    taken AS MATERIALIZED (
-        SELECT * FROM counted
-         WHERE EXISTS (SELECT FROM ready)
-           AND (place = 1 OR bytes_so_far <= CAST(:max_bytes AS bigint))),
     batch AS (
         INSERT INTO message_batches (id, state, size)
-        SELECT CAST(:batch_id AS uuid), :message_batch_submitting, count(*) FROM taken
-        HAVING count(*) > 0
+        SELECT CAST(:batch_id AS uuid), :message_batch_submitting, count(*) FROM eligible
+        HAVING min(opened_at) <= now() - make_interval(secs => CAST(:linger_s AS double precision))
+            OR count(*) >= CAST(:max_calls AS bigint)
      RETURNING id)
     UPDATE claude_calls
        SET state = :call_submitted, message_batch_id = batch.id,
            custom_id = left(replace(batch.id::text, '-', ''), 18)
-               || '_' || translate(encode(uuid_send(taken.run_id), 'base64'), '+/=', '-_')
-               || '_' || translate(encode(uuid_send(taken.reservation), 'base64'), '+/=', '-_')
-      FROM taken, batch
-     WHERE claude_calls.run_id = taken.run_id AND claude_calls.step = taken.step
-       AND claude_calls.question = taken.question AND claude_calls.number = taken.number
+               || '_' || translate(encode(uuid_send(eligible.run_id), 'base64'), '+/=', '-_')
+               || '_' || translate(encode(uuid_send(eligible.reservation), 'base64'), '+/=', '-_')
+      FROM eligible, batch
+     WHERE claude_calls.run_id = eligible.run_id AND claude_calls.step = eligible.step
+       AND claude_calls.question = eligible.question AND claude_calls.number = eligible.number
  RETURNING claude_calls.run_id
     """
 )
 
+# The page is found before a request is read: each is large, and in a table of its own.
 READ_REQUESTS = statement(
     """
-    SELECT custom_id, request::text AS params
-      FROM claude_calls
-     WHERE message_batch_id = :batch_id AND state = :call_submitted AND custom_id > :after
-     ORDER BY custom_id
-     LIMIT CAST(:up_to AS bigint)
+    WITH page AS MATERIALIZED (
+        SELECT opened_at, custom_id
+          FROM claude_calls
+         WHERE message_batch_id = :batch_id AND state = :call_submitted
+           AND (opened_at, custom_id) > (CAST(:after_at AS timestamptz), CAST(:after AS text))
+         ORDER BY opened_at, custom_id
+         LIMIT CAST(:up_to AS bigint))
+    SELECT page.opened_at, page.custom_id, request::text AS params
+      FROM page JOIN claude_calls USING (custom_id)
+     ORDER BY opened_at, custom_id
+    """
+)
+
+# They were not sent, and nobody has sent the batch yet.
+RETURN_REST = statement(
+    """
+    WITH held AS MATERIALIZED (
+        SELECT id AS run_id FROM runs
+         WHERE id IN (SELECT run_id FROM claude_calls WHERE message_batch_id = :batch_id)
+         ORDER BY id
+           FOR UPDATE)
+    UPDATE claude_calls
+       SET state = :call_waiting, message_batch_id = NULL, custom_id = NULL
+      FROM held
+     WHERE claude_calls.run_id = held.run_id AND claude_calls.message_batch_id = :batch_id
+       AND claude_calls.state = :call_submitted
+       AND (opened_at, custom_id) > (CAST(:after_at AS timestamptz), CAST(:after AS text))
     """
 )
 

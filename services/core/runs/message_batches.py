@@ -8,7 +8,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,12 +17,16 @@ from sqlalchemy import Row
 from services.core.db import Database, LockedSession
 from services.core.runs import message_batch_statements as statements
 from services.core.runs.encoding import encode_json
+from services.core.runs.models import Json
 
 SUBMIT_LOCK = 0x7065_6E73_0001
 POLL_LOCK = 0x7065_6E73_0002
 """Advisory locks: each is that of one process among all that share the record."""
-READ_AT_ONCE = 250
-"""Requests that are read in one statement: each may be a megabyte."""
+READ_AT_ONCE = 100
+"""Requests that are read in one statement: each may be megabytes."""
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+BYTES_AROUND = 100
+"""Of each request in the body: its custom_id, and JSON's punctuation."""
 TAG_LENGTH = 18
 UUID_LENGTH = 22
 """Characters in a custom_id, in base64 without padding: tag of the batch, run, reservation."""
@@ -110,25 +114,30 @@ class MessageBatchRecord:
             {
                 "batch_id": batch_id,
                 "max_calls": limits.max_calls,
-                "max_bytes": limits.max_bytes,
                 "linger_s": limits.linger_s,
             },
         )
         return batch_id if rows else None
 
-    async def read_requests(self, batch_id: UUID) -> list[tuple[str, str]]:
-        """Custom id and parameters, as JSON text, of each call in a message batch."""
+    async def read_requests(self, batch_id: UUID, *, max_bytes: int) -> list[tuple[str, str]]:
+        """Custom id and parameters, as JSON text, of each call in a message batch that is not sent.
+
+        Calls beyond `max_bytes` wait for another batch; the oldest one is in this, whatever its size.
+        """
         found: list[tuple[str, str]] = []
+        place: Json = {"batch_id": batch_id, "after_at": LONG_AGO, "after": ""}
+        bytes_left = max_bytes
         while True:
             rows = await self._database.fetch(
-                statements.READ_REQUESTS,
-                {
-                    "batch_id": batch_id,
-                    "after": found[-1][0] if found else "",
-                    "up_to": READ_AT_ONCE,
-                },
+                statements.READ_REQUESTS, {**place, "up_to": READ_AT_ONCE}
             )
-            found += [(row.custom_id, row.params) for row in rows]
+            for row in rows:
+                bytes_left -= len(row.params.encode()) + BYTES_AROUND
+                if found and bytes_left < 0:
+                    await self._database.fetch(statements.RETURN_REST, place)
+                    return found
+                found.append((row.custom_id, row.params))
+                place |= {"after_at": row.opened_at, "after": row.custom_id}
             if len(rows) < READ_AT_ONCE:
                 return found
 

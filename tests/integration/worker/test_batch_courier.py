@@ -366,11 +366,11 @@ async def test_a_sender_that_lost_its_lock_sends_nothing(scene: Scene) -> None:
     record = scene.store.message_batches
     read = record.read_requests
 
-    async def read_and_lose(batch_id: UUID) -> list[tuple[str, str]]:
+    async def read_and_lose(batch_id: UUID, *, max_bytes: int) -> list[tuple[str, str]]:
         await scene.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
         )
-        return await read(batch_id)
+        return await read(batch_id, max_bytes=max_bytes)
 
     record.read_requests = read_and_lose  # type: ignore[method-assign]  # loses the lock in between
     with pytest.raises(Exception, match=r"PostgreSQL|closed|connection"):
