@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,8 @@ from services.core.runs.store import RunStore
 from services.worker.batch_courier import MAX_TRIES, BatchCourier, Batching
 from tests.fakes.batches_api import MODEL, BatchesApi, Json, errored, serve_batches, succeeded
 from tests.integration.conftest import StoreFactory
+from tests.integration.worker.celery_process import celery_process
+from tests.integration.worker.lab import Lab
 
 SHAPE = ("ask",)
 WORST_USD = Decimal("0.5")
@@ -549,6 +552,27 @@ async def test_the_record_counts_what_is_on_its_way(scene: Scene) -> None:
 
     counts = (totals.waiting_calls, totals.submitted_calls, totals.open_message_batches)
     assert (1, 2, 1) == counts
+
+
+async def test_beat_and_the_isolated_worker_carry_calls(
+    scene: Scene, lab: Lab, tmp_path: Path
+) -> None:
+    """The tasks are known to both, and do it."""
+    settings = {"ANTHROPIC_SIMULATOR_URL": scene.api.url, "ANTHROPIC_BATCH_LINGER_S": "0"}
+    often = {"CELERY_BATCH_SUBMIT_INTERVAL_S": "0.2", "CELERY_BATCH_POLL_INTERVAL_S": "0.2"}
+    await lab.start_worker(pool="prefork", **settings)
+    await scene.park_run("one")
+    beat = ["-A", "services.beat.app", "beat"]
+
+    with celery_process(*beat, log=tmp_path / "beat.log", environment=lab.settings | often):
+        async with asyncio.timeout(40):
+            while not scene.api.made:
+                await asyncio.sleep(0.1)
+            scene.api.end(scene.api.made[0])
+            while await scene.states() != [CallState.ANSWERED]:
+                await asyncio.sleep(0.1)
+
+    assert 1 == scene.api.posts
 
 
 def _prompt(request: Json) -> str:
