@@ -29,6 +29,17 @@ class AnthropicSettings(Settings):
     max_connections: int = Field(default=1000, ge=1)
     """Calls that one process may have open at once."""
 
+    batch_linger_s: float = Field(default=10, ge=0)
+    """Seconds that calls of runs in batch mode are gathered before a message batch is made of them."""
+    batch_max_calls: int = Field(default=10_000, ge=1, le=100_000)
+    """Calls in one message batch; the API takes 100,000."""
+    batch_max_bytes: int = Field(default=100_000_000, ge=1, le=256_000_000)
+    """Bytes of one message batch; the API takes 256 MB. A process needs about three times as much."""
+    batch_timeout_s: float = Field(default=300, gt=0)
+    """Seconds that making a message batch may take, upload included."""
+    batch_doubt_s: float = Field(default=120, gt=0)
+    """Seconds after which a message batch that Claude does not list was not made; it is made again then."""
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _without_blanks(cls, value: object) -> object:

@@ -39,6 +39,10 @@ class CelerySettings(Settings):
     """Seconds between sweeps, by beat and by every API process."""
     rehint_after_s: float = Field(default=10, gt=0)
     """Seconds after which a due run without a taker is hinted again."""
+    batch_submit_interval_s: float = Field(default=3, gt=0)
+    """Seconds between looks for calls that are to go into a message batch."""
+    batch_poll_interval_s: float = Field(default=30, gt=0)
+    """Seconds between looks at the message batches that Claude has."""
     poll_interval_s: float = Field(default=2, gt=0)
     """Seconds between looks into the record for due runs that no hint told of."""
     shutdown_grace_s: float = Field(default=25, ge=0)

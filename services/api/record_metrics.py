@@ -31,6 +31,7 @@ class RecordMetrics(Collector):
             yield from _runs(self._totals)
             yield from _steps(self._totals)
             yield from _claude(self._totals)
+            yield from _batch_mode(self._totals)
 
 
 def _queue(totals: RunTotals) -> Iterable[Metric]:
@@ -112,3 +113,19 @@ def _claude(totals: RunTotals) -> Iterable[Metric]:
     yield tokens
     yield hit_ratio
     yield cost
+
+
+def _batch_mode(totals: RunTotals) -> Iterable[Metric]:
+    calls = GaugeMetricFamily(
+        "penstock_batched_calls",
+        "Calls of runs in batch mode: for the next message batch, or in one.",
+        labels=["state"],
+    )
+    calls.add_metric(["waiting"], totals.waiting_calls)
+    calls.add_metric(["submitted"], totals.submitted_calls)
+    yield calls
+    yield GaugeMetricFamily(
+        "penstock_message_batches",
+        "Message batches that are on their way to Claude or not ended there.",
+        totals.open_message_batches,
+    )

@@ -1,11 +1,11 @@
 """PostgreSQL: one engine per process, a bound on every wait, one place that knows its errors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from sqlalchemy import URL, Executable, Row, event
+from sqlalchemy import URL, Executable, Row, event, text
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -19,6 +19,7 @@ from services.core.errors import StoreFullError, StoreUnavailableError
 # https://www.postgresql.org/docs/17/errcodes-appendix.html
 UNAVAILABLE_CLASSES = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58"})
 DISK_FULL = "53100"
+TRY_LOCK = text("SELECT pg_try_advisory_lock(:lock)")
 
 
 def create_engine(settings: PostgresSettings) -> AsyncEngine:
@@ -107,6 +108,23 @@ class Database:
         async with self._bounded(), self._engine.begin() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def only_one(self, lock: int) -> AsyncIterator["LockedSession | None"]:
+        """Be the only process of all with this lock; None if another one is.
+
+        The lock ends with the connection that it is on, so a process that dies leaves none behind;
+        that connection is not used for anything else, and closed in the end.
+        """
+        async with self._bounded():
+            connection = await self._autocommit.connect()
+        try:
+            session = LockedSession(connection, self._bounded)
+            (row,) = await session.fetch(TRY_LOCK, {"lock": lock})
+            yield session if row[0] else None
+        finally:
+            await connection.invalidate()
+            await connection.close()
+
     async def close(self) -> None:
         """Close the pool."""
         await self._engine.dispose()
@@ -124,6 +142,30 @@ class Database:
             if sqlstate == DISK_FULL:
                 raise StoreFullError from error
             raise StoreUnavailableError from error
+
+
+class LockedSession:
+    """The connection that holds a lock: what it still executes, it executes under the lock."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        bounded: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> None:
+        self._connection = connection
+        self._bounded = bounded
+
+    async def fetch(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Run one statement as a transaction of its own.
+
+        Raises:
+            StoreUnavailableError: No answer in time, or the connection is gone, and with it the lock.
+        """
+        async with self._bounded():
+            result = await self._connection.execute(statement, parameters)
+            return result.all() if result.returns_rows else ()
 
 
 def _is_unavailable(error: DBAPIError, sqlstate: str | None) -> bool:

@@ -21,6 +21,7 @@ PenstockError
 │   │   └── ClaudeOverloadedError
 │   ├── ClaudeSpendLimitError
 │   ├── ClaudeUnavailableError
+│   │   └── MessageBatchInDoubtError
 │   ├── ClaudeRejectedError
 │   ├── ClaudeRefusedError
 │   ├── ClaudeTruncatedError
@@ -179,6 +180,10 @@ class ClaudeOverloadedError(ClaudeRateLimitedError):
 
 class ClaudeUnavailableError(ClaudeError):
     """Claude did not answer, or answered with a server error."""
+
+
+class MessageBatchInDoubtError(ClaudeUnavailableError):
+    """Claude may have taken the message batch, or not."""
 
 
 class ClaudeRejectedError(ClaudeError):

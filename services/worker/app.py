@@ -14,6 +14,7 @@ from services.core.claude.anthropic_claude import AnthropicClaude
 from services.core.queue.app import create_celery_app
 from services.pipelines.registry import PIPELINES
 from services.pipelines.web import SafeWeb
+from services.worker.batch_courier import Batching
 from services.worker.executor import Outside
 from services.worker.record import open_limiter, open_store
 from services.worker.runtime import Blueprint, Parts
@@ -43,9 +44,18 @@ async def open_parts() -> AsyncIterator[Parts]:
         store = open_store(postgres_settings, celery_settings)
         limiter = open_limiter(store, limit_settings)
         claude, web = AnthropicClaude(anthropic_settings), create_web()
-        for part in (store.close, limiter.drain, claude.aclose, web.aclose):
-            exits.push_async_callback(part)
-        yield Parts(store, Outside(claude, web, research_settings.arxiv_url), limiter)
+        batching = Batching.by_settings(anthropic_settings)
+        closings = (
+            store.close,
+            limiter.drain,
+            claude.aclose,
+            batching.claude.aclose,
+            web.aclose,
+        )
+        for closing in closings:
+            exits.push_async_callback(closing)
+        outside = Outside(claude, web, research_settings.arxiv_url)
+        yield Parts(store, outside, batching, limiter)
 
 
 app = wire_worker(

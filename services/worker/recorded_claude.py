@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
+from services.core.claude.message_batches import reread_error
 from services.core.claude.messages import message_params
-from services.core.claude.outcomes import outcome_of_error
 from services.core.claude.protocol import Answer, Claude, ClaudeReply, ClaudeRequest, OnText
 from services.core.errors import (
     BreakerOpenError,
@@ -22,7 +22,6 @@ from services.core.errors import (
     CallParkedError,
     ClaudeError,
     ClaudeNotConfiguredError,
-    ClaudeUnavailableError,
     StepTransientError,
 )
 from services.core.runs.call_limiter import CallFault
@@ -116,7 +115,7 @@ class RecordedClaude:
         if past.state is CallState.ANSWERED:
             return self._reread(past.question, past.answer or {}, answer_type)
         if past.answer is not None:
-            raise _batch_error(past.answer)
+            raise reread_error(past.answer)
         return None
 
     def _reread(
@@ -279,11 +278,3 @@ class RecordedClaude:
 
 def _waits_for_batch() -> CallParkedError:
     return CallParkedError(wait_s=BATCH_WAIT_S, reason="batch")
-
-
-def _batch_error(kept: Json) -> ClaudeError:
-    """The error of a call that failed in a message batch: {"code", "error_type", "message"}."""
-    error_type = kept.get("error_type")
-    outcome = outcome_of_error(code=kept.get("code"), error_type=error_type, status=500)
-    kind = outcome.error or ClaudeUnavailableError
-    return kind(kept.get("message"), error_type=error_type)

@@ -12,6 +12,7 @@ from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline
 from services.worker.admission import Admits, FreeAdmission
+from services.worker.batch_courier import BatchCourier, Batching
 from services.worker.executor import Limits, Outside, RunExecutor
 from services.worker.identity import Identity
 from services.worker.leases import LeaseKeeper
@@ -25,6 +26,7 @@ class Parts:
 
     store: RunStore
     outside: Outside
+    batching: Batching
     admits: Admits[Any] = field(default_factory=FreeAdmission)
 
 
@@ -48,6 +50,7 @@ class Runtime:
     store: RunStore
     keeper: LeaseKeeper
     publisher: HintPublisher
+    courier: BatchCourier
 
 
 @asynccontextmanager
@@ -65,7 +68,8 @@ async def open_runtime(blueprint: Blueprint, *, identity: Identity) -> AsyncIter
                 identity=identity,
                 lease_ttl_s=settings.lease_ttl_s,
             )
-            yield Runtime(settings, identity, parts.store, keeper, publisher)
+            courier = BatchCourier(parts.store, parts.batching, publisher)
+            yield Runtime(settings, identity, parts.store, keeper, publisher, courier)
     finally:
         publisher.close()
         reporter.close()

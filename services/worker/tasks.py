@@ -32,6 +32,16 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
     async def sweep(**_newer: object) -> None:
         await sweep_runs(await process.runtime())
 
+    @app.task(name=TaskName.SUBMIT_CALLS, **QUIET)
+    @async_task
+    async def submit_calls(**_newer: object) -> None:
+        await (await process.runtime()).courier.submit()
+
+    @app.task(name=TaskName.POLL_MESSAGE_BATCHES, **QUIET)
+    @async_task
+    async def poll_message_batches(**_newer: object) -> None:
+        await (await process.runtime()).courier.poll()
+
     @app.task(name=TaskName.PROBE_WORKER, **QUIET)
     def probe(**_newer: object) -> None:
         process.confirm_alive()

@@ -16,6 +16,7 @@ from dataclasses import replace
 import redis
 from pydantic import BaseModel
 
+from config.anthropic import AnthropicSettings
 from config.celery import CelerySettings
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
@@ -23,6 +24,7 @@ from services.core.claude.protocol import ClaudeRequest
 from services.core.errors import StepTransientError
 from services.core.queue.app import create_celery_app
 from services.pipelines.definition import Pipeline, Step, StepContext
+from services.worker.batch_courier import Batching
 from services.worker.executor import Outside
 from services.worker.probe import Prober
 from services.worker.record import open_store
@@ -101,7 +103,10 @@ def _note(given: LabInput, context: StepContext) -> None:
 async def open_parts() -> AsyncIterator[Parts]:
     """The real record, and a Claude that answers at once."""
     store = open_store(PostgresSettings(), celery_settings)
-    yield Parts(store, Outside(claude=ScriptedClaude(), web=None, arxiv_url=""))
+    outside = Outside(claude=ScriptedClaude(), web=None, arxiv_url="")
+    batching = Batching.by_settings(AnthropicSettings())
+    yield Parts(store, outside, batching)
+    await batching.claude.aclose()
     await store.close()
 
 

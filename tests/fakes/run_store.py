@@ -342,6 +342,9 @@ class InMemoryRunStore:
             due_runs=counts[RunState.QUEUED],
             oldest_due_age_s=1.5 if counts[RunState.QUEUED] else 0,
             unclaimable_runs=self.unclaimable_runs,
+            waiting_calls=3,
+            submitted_calls=4,
+            open_message_batches=2,
             steps=self.step_totals,
         )
 

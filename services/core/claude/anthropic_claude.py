@@ -76,7 +76,7 @@ class AnthropicClaude:
         self._settings = settings
         self._prices = PriceList(fallback_model=settings.fallback_price_model)
         self._experience = Experience()
-        self._client = _sdk_client(settings, http_client) if settings.is_configured else None
+        self._client = sdk_client(settings, http_client) if settings.is_configured else None
 
     async def ask(
         self,
@@ -266,7 +266,7 @@ def _messages(arrivals: list[Arrival]) -> list[Message]:
     return messages
 
 
-def _sdk_client(
+def sdk_client(
     settings: AnthropicSettings, http_client: httpx2.AsyncClient | None
 ) -> anthropic.AsyncAnthropic:
     """The SDK's client: no retries, since the record owns them."""

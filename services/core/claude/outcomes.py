@@ -153,6 +153,14 @@ OURS: dict[str, Outcome] = {
 }
 """What we say of a call to which Claude itself has said nothing, or nothing that fits."""
 
+BATCH_RESULTS: dict[str, Outcome] = {
+    "canceled": UNAVAILABLE,
+    "expired": UNAVAILABLE,
+    "missing": UNAVAILABLE,
+}
+"""Of a call in a message batch that ended without an answer to it, or without a line for it. It goes into three
+message batches before that is its error."""
+
 
 def outcome_of_stop(stop_reason: str | None) -> Outcome:
     """What a whole answer's stop reason is; one of tomorrow is as good as its text."""

@@ -16,7 +16,7 @@ class QueueName(StrEnum):
     ISOLATED = "isolated"
     """Hints for suspect runs, one per prefork child."""
     DEFAULT = "default"
-    """Sweeps and health checks, on the isolated worker."""
+    """Sweeps, message batches and health checks, on the isolated worker."""
 
 
 class TaskName(StrEnum):
@@ -28,6 +28,10 @@ class TaskName(StrEnum):
     """Execute one suspect run alone in this process."""
     SWEEP_RUNS = "runs.sweep"
     """Requeue lapsed runs and hint due ones again."""
+    SUBMIT_CALLS = "message_batches.submit"
+    """Send calls of runs in batch mode to Claude."""
+    POLL_MESSAGE_BATCHES = "message_batches.poll"
+    """Fetch the results of message batches that have ended."""
     HEALTH_CHECK = "health.check"
     """Answer with worker, versions and Redis latency."""
     PROBE_WORKER = "worker.probe"
@@ -38,6 +42,8 @@ QUEUE_OF_TASK: dict[TaskName, QueueName] = {
     TaskName.EXECUTE_RUN: QueueName.RUNS,
     TaskName.EXECUTE_ISOLATED_RUN: QueueName.ISOLATED,
     TaskName.SWEEP_RUNS: QueueName.DEFAULT,
+    TaskName.SUBMIT_CALLS: QueueName.DEFAULT,
+    TaskName.POLL_MESSAGE_BATCHES: QueueName.DEFAULT,
     TaskName.HEALTH_CHECK: QueueName.DEFAULT,
 }
 

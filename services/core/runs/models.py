@@ -332,4 +332,10 @@ class RunTotals:
     """Seconds that the oldest of them has been due; 0 if there is none."""
     unclaimable_runs: int
     """Due for long, and of a shape that no living process knows."""
+    waiting_calls: int
+    """Calls that go into the next message batch."""
+    submitted_calls: int
+    """Calls in message batches that have not ended."""
+    open_message_batches: int
+    """Message batches that have not ended."""
     steps: tuple[StepTotals, ...]

@@ -15,6 +15,7 @@ from services.core.runs.calls import RunCalls
 from services.core.runs.claims import RunClaims
 from services.core.runs.client_record import ClientRecord
 from services.core.runs.key_records import KeyRecords
+from services.core.runs.message_batches import MessageBatchRecord
 from services.core.runs.models import (
     ApiKey,
     CallOpening,
@@ -96,6 +97,7 @@ class RunStore(ClientRecord):
             max_crashes=max_crashes,
             rehint_after_s=rehint_after_s,
         )
+        self.message_batches = MessageBatchRecord(patient)
         self._keys = KeyRecords(self._database)
         self._vitals = Vitals(
             self._database,

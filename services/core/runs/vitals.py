@@ -56,6 +56,17 @@ COUNT_DUE_RUNS = statement(
     """
 )
 
+COUNT_BATCHED_CALLS = statement(
+    """
+    SELECT count(*) FILTER (WHERE state = :call_waiting) AS waiting_calls,
+           count(*) FILTER (WHERE state = :call_submitted) AS submitted_calls,
+           (SELECT count(*) FROM message_batches WHERE state <> :message_batch_ended)
+               AS open_message_batches
+      FROM claude_calls
+     WHERE state IN (:call_waiting, :call_submitted)
+    """
+)
+
 DURATION_BOUNDS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 # A step's duration is that of its last try: waiting for a retry is no work.
@@ -132,6 +143,7 @@ class Vitals:
         database = self._counting_database
         runs = await database.fetch(COUNT_RUNS)
         due = (await database.fetch(COUNT_DUE_RUNS, self._times))[0]
+        [batched] = await database.fetch(COUNT_BATCHED_CALLS)
         steps = await database.fetch(COUNT_STEPS)
         by_state = dict.fromkeys(RunState, 0)
         by_reason = dict.fromkeys(FailureReason, 0)
@@ -145,6 +157,9 @@ class Vitals:
             due_runs=due.runs,
             oldest_due_age_s=due.oldest_age_s,
             unclaimable_runs=due.unclaimable_runs,
+            waiting_calls=batched.waiting_calls,
+            submitted_calls=batched.submitted_calls,
+            open_message_batches=batched.open_message_batches,
             steps=tuple(_step_totals(row) for row in steps),
         )
         self._counted_at_s = monotonic_s()

@@ -27,7 +27,7 @@ def _runtime(store: MemoryRunStore, hints: Hints) -> Runtime:
     identity = Identity(
         "isolated@test", "worker-isolated", "isolated@test/1", frozenset({"tiny:ask,sign"})
     )
-    return Runtime(CelerySettings(), identity, store, SimpleNamespace(), hints)
+    return Runtime(CelerySettings(), identity, store, SimpleNamespace(), hints, SimpleNamespace())
 
 
 async def test_due_runs_are_hinted_to_the_right_worker(store: MemoryRunStore) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from services.core.claude.outcomes import (
+    BATCH_RESULTS,
     ERROR_CODES,
     ERROR_TYPES,
     OURS,
@@ -22,6 +23,7 @@ GROUPS = (
     ("error code", ERROR_CODES),
     ("status, without a known type", {str(status): row for status, row in STATUSES.items()}),
     ("found by us", OURS),
+    ("result in a message batch", BATCH_RESULTS),
 )
 CONSEQUENCES = {
     Follow.READ: "the answer is read",
