@@ -11,6 +11,9 @@ PenstockError
 │   └── QueueFullError
 ├── StoreUnavailableError
 │   └── StoreFullError
+├── CallParkedError
+├── BudgetExceededError
+├── BudgetBusyError
 ├── ClaudeNotConfiguredError
 ├── ClaudeError
 │   ├── ClaudeRateLimitedError
@@ -84,6 +87,38 @@ class StoreUnavailableError(PenstockError):
 
 class StoreFullError(StoreUnavailableError):
     """PostgreSQL's disk is full: it stores nothing until there is room again."""
+
+
+class CallParkedError(PenstockError):
+    """Nothing is wrong, but Claude cannot be asked now; meanwhile the run holds no slot."""
+
+    def __init__(self, *, wait_s: float, reason: str) -> None:
+        """Say when to come again.
+
+        Args:
+            wait_s: Seconds until then, at the latest.
+            reason: "rate_limit", "overload", "budget" or "batch".
+        """
+        super().__init__(f"The call waits: {reason}.")
+        self.wait_s = wait_s
+        self.reason = reason
+
+
+class BudgetExceededError(PenstockError):
+    """The call could cost more than is left of the budget."""
+
+
+class BudgetBusyError(PenstockError):
+    """Calls under way have reserved what is left of the budget; they will cost less than that."""
+
+    def __init__(self, *, scope: str) -> None:
+        """Say whose budget it is.
+
+        Args:
+            scope: "run", or "key" for the budget of a key's day.
+        """
+        super().__init__(f"Calls under way have reserved what is left of the {scope}'s budget.")
+        self.scope = scope
 
 
 class ClaudeNotConfiguredError(PenstockError):

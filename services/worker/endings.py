@@ -34,6 +34,17 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """A step waits for Claude's limits, a budget or a message batch; nothing has failed."""
+
+    step: str
+    wait_s: float
+    """Seconds until it is tried again, at the latest."""
+    reason: str
+    """As CallParkedError gives it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The run cannot go on."""
 
