@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.core.db import Database
 from services.core.runs.acceptance import RunAcceptance, accepted_run
+from services.core.runs.batch_acceptance import BatchAcceptance
+from services.core.runs.batches import BatchRecord
 from services.core.runs.claims import RunClaims
 from services.core.runs.client_record import ClientRecord
 from services.core.runs.key_records import KeyRecords
@@ -31,6 +33,8 @@ from services.core.runs.sweeps import RunSweeps
 from services.core.runs.vitals import Vitals
 from services.core.usage import Usage
 
+BATCH_TIMEOUT_S = 30.0
+"""Seconds that accepting a batch may take, the reading of its rows included: it is one transaction."""
 PATIENT_TIMEOUT_S = 5.0
 """Seconds that counting and sweeping may take: no client waits for them, and they touch many rows."""
 
@@ -72,7 +76,19 @@ class RunStore(ClientRecord):
         acceptance = RunAcceptance(
             database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
         )
-        super().__init__(database, RunReplays(database, acceptance, rehint_after_s=rehint_after_s))
+        super().__init__(
+            database,
+            RunReplays(database, acceptance, rehint_after_s=rehint_after_s),
+            BatchRecord(
+                database,
+                BatchAcceptance(
+                    Database(engine, timeout_s=BATCH_TIMEOUT_S),
+                    acceptance,
+                    rehint_after_s=rehint_after_s,
+                ),
+                counting=patient,
+            ),
+        )
         self._database = database
         self._acceptance = acceptance
         self._progress = RunProgress(self._database)
