@@ -237,6 +237,8 @@ class ProblemField(BaseModel):
     """body, query, header or path"""
     field: str = Field(examples=["/input/template"])
     """JSON Pointer into that place; empty for all of it."""
+    row: int | None = Field(default=None, examples=[17])
+    """The row of a batch, with which `field` points into the row's input; not there where it is none's."""
     message: str = Field(examples=["Field required"])
 
 
