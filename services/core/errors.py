@@ -12,6 +12,7 @@ PenstockError
 ├── StoreUnavailableError
 │   └── StoreFullError
 ├── CallParkedError
+│   └── BreakerOpenError
 ├── BudgetExceededError
 ├── BudgetBusyError
 ├── ClaudeNotConfiguredError
@@ -35,6 +36,7 @@ worker/retry.py (when to try again, or give up with which reason).
 
 from decimal import Decimal
 
+from services.core.rate_limits import SeenLimits
 from services.core.usage import Usage
 
 
@@ -104,6 +106,13 @@ class CallParkedError(PenstockError):
         self.reason = reason
 
 
+class BreakerOpenError(CallParkedError):
+    """Claude is overloaded: for a while it is not asked for this model. Another one may work."""
+
+    def __init__(self, *, wait_s: float) -> None:
+        super().__init__(wait_s=wait_s, reason="overload")
+
+
 class BudgetExceededError(PenstockError):
     """The call could cost more than is left of the budget."""
 
@@ -132,14 +141,8 @@ class ClaudeError(PenstockError):
     """Tokens that Claude had reported before the call failed; None where it reported none."""
     cost_usd: Decimal | None = None
     """What those tokens cost."""
-
-    def __init__(self, message: str | None = None, *, error_type: str | None = None) -> None:
-        super().__init__(message)
-        self.error_type = error_type
-
-
-class ClaudeRateLimitedError(ClaudeError):
-    """Claude's rate limit was reached."""
+    seen_limits: SeenLimits | None = None
+    """Claude's limits, as the answer's headers showed them."""
 
     def __init__(
         self,
@@ -148,8 +151,20 @@ class ClaudeRateLimitedError(ClaudeError):
         error_type: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message, error_type=error_type)
+        """Say what happened.
+
+        Args:
+            message: For logs and for the run; no content.
+            error_type: Claude's own word for it, or ours.
+            retry_after_s: Seconds to wait before the next try, if the answer tells.
+        """
+        super().__init__(message)
+        self.error_type = error_type
         self.retry_after_s = retry_after_s
+
+
+class ClaudeRateLimitedError(ClaudeError):
+    """Claude's rate limit was reached."""
 
 
 class ClaudeSpendLimitError(ClaudeError):

@@ -19,6 +19,7 @@ from services.core.errors import (
     RunNotReplayableError,
     StoreUnavailableError,
 )
+from services.core.runs.call_limits import CallLimits
 from services.core.runs.models import (
     ApiKey,
     DueHint,
@@ -54,6 +55,7 @@ class InMemoryRunStore:
         self.history: dict[UUID, list[PastAttempt]] = defaultdict(list)
         self.unclaimable_runs = 0
         self.step_totals: tuple[StepTotals, ...] = ()
+        self.call_limits: list[CallLimits] = []
         self.due_hints: list[DueHint] = []
         self.accepted: list[NewRun] = []
         self.statements: list[str] = []
@@ -322,6 +324,11 @@ class InMemoryRunStore:
             unclaimable_runs=self.unclaimable_runs,
             steps=self.step_totals,
         )
+
+    async def list_call_limits(self) -> list[CallLimits]:
+        """As RunStore."""
+        self._note("list_call_limits")
+        return self.call_limits
 
     def _refuse_if_full(self) -> None:
         queued = [run for run in self.runs.values() if run.state is RunState.QUEUED]

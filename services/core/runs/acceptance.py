@@ -211,7 +211,8 @@ class _QueueDepth:
 
 def _encode(run_id: UUID, new: NewRun) -> str:
     """A run as an item of ACCEPT_RUNS."""
-    return encode_json({"id": run_id, "input": new.input} | shared_members(new))
+    own = {"id": run_id, "batch_row": new.batch_row, "input": new.input}
+    return encode_json(own | shared_members(new))
 
 
 def shared_members(new: NewRun) -> Json:
@@ -271,4 +272,7 @@ def accepted_run(new: NewRun, *, run_id: UUID, created_at: datetime) -> Run:
         finished_at=None,
         next_at=created_at,
         trace_id=trace_id_of(new.traceparent),
+        mode=new.mode,
+        batch_id=new.batch_id,
+        batch_row=new.batch_row,
     )

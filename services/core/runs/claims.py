@@ -7,12 +7,17 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.core.db import Database
 from services.core.errors import PenstockError
 from services.core.runs.encoding import encode_json
-from services.core.runs.models import Json, Lease
+from services.core.runs.models import Json, Lease, PastCall
 from services.core.runs.sql import statement
+from services.core.runs.states import CallState, RunMode
+
+BATCH_GRACE = "24 hours"
+"""What a run in batch mode has beyond the usual time: so long may Claude take for a message batch."""
 
 
 def _claim(due: str) -> TextClause:
@@ -39,7 +44,9 @@ def _claim(due: str) -> TextClause:
                    lease_until = now() + make_interval(secs => CAST(:ttl_s AS double precision)),
                    started_at = coalesce(started_at, now()),
                    deadline_at = coalesce(deadline_at, now()
-                       + make_interval(secs => CAST(:run_timeout_s AS double precision))),
+                       + make_interval(secs => CAST(:run_timeout_s AS double precision))
+                       + CASE runs.mode WHEN :mode_batch THEN interval '{BATCH_GRACE}'
+                         ELSE interval '0' END),
                    event_seq = event_seq + CASE WHEN is_first THEN 1 ELSE 0 END
               FROM due
              WHERE runs.id = due.id
@@ -47,7 +54,8 @@ def _claim(due: str) -> TextClause:
         told AS (
             INSERT INTO events (run_id, seq, type, data)
             SELECT id, event_seq, :event_run_started, '{{}}' FROM claimed WHERE is_first)
-        SELECT id, fence, pipeline, input, traceparent, created_at, budget_usd, shape,
+        SELECT id, key_id, fence, pipeline, input, traceparent, created_at, budget_usd, shape,
+               mode, attempts,
                is_isolated AND lapses > 0 AND crashes = 0 AS is_on_probation,
                extract(epoch FROM deadline_at - now())::double precision AS remaining_s
           FROM claimed
@@ -68,6 +76,14 @@ READ_STEPS = statement(
     """
     SELECT run_id, name, failures, state = :step_succeeded AS is_done, output
       FROM steps WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
+    """
+)
+
+# Only of steps without a checkpoint: a checkpoint deletes the calls of its step.
+READ_CALLS = statement(
+    """
+    SELECT run_id, step, question, number, state, answer, reservation
+      FROM claude_calls WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
     """
 )
 
@@ -178,7 +194,29 @@ class RunClaims:
                 return []
             read = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
             steps = read.all()
-        return _leases(runs, steps)
+            calls = await _read_calls(connection, runs)
+        return _leases(runs, steps, calls)
+
+
+async def _read_calls(
+    connection: AsyncConnection, runs: Sequence[Row[Any]]
+) -> dict[UUID, list[PastCall]]:
+    """The calls of claimed runs; a run that is claimed for the first time has made none."""
+    calls: dict[UUID, list[PastCall]] = {run.id: [] for run in runs}
+    again = [run.id for run in runs if run.attempts > 1]
+    if again:
+        for row in await connection.execute(READ_CALLS, {"run_ids": again}):
+            calls[row.run_id].append(
+                PastCall(
+                    step=row.step,
+                    question=row.question,
+                    number=row.number,
+                    state=CallState(row.state),
+                    answer=row.answer,
+                    reservation=row.reservation,
+                )
+            )
+    return calls
 
 
 def _items(leases: Collection[Lease]) -> str:
@@ -186,7 +224,9 @@ def _items(leases: Collection[Lease]) -> str:
     return encode_json([{"run_id": lease.run_id, "fence": lease.fence} for lease in leases])
 
 
-def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
+def _leases(
+    runs: Sequence[Row[Any]], steps: Sequence[Row[Any]], calls: Mapping[UUID, list[PastCall]]
+) -> list[Lease]:
     """The leases on claimed runs, in the runs' order."""
     checkpoints: dict[UUID, dict[str, Json]] = {run.id: {} for run in runs}
     failures: dict[UUID, dict[str, int]] = {run.id: {} for run in runs}
@@ -208,6 +248,9 @@ def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
             shape=run.shape,
             budget_usd=run.budget_usd,
             is_on_probation=run.is_on_probation,
+            key_id=run.key_id,
+            mode=RunMode(run.mode),
+            calls=tuple(calls[run.id]),
         )
         for run in runs
     ]

@@ -1,11 +1,11 @@
 """The shapes of the record: what the store takes and gives. Plain data, no SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
-from uuid import UUID
+from typing import Any, Generic, TypeAlias, TypeVar
+from uuid import UUID, uuid4
 
 from services.core.runs.states import (
     CallState,
@@ -18,6 +18,8 @@ from services.core.runs.states import (
 from services.core.usage import Usage
 
 Json = dict[str, Any]
+Forgotten: TypeAlias = Collection[bytes] | None
+"""Questions of a step whose answers are not used again, since a try failed of them; None for all."""
 T = TypeVar("T")
 
 
@@ -150,6 +152,8 @@ class CallOpening:
     """The parameters that go to Claude; in batch mode only."""
     is_batch: bool = False
     """It waits for a message batch instead of being made at once."""
+    reservation: UUID = field(default_factory=uuid4)
+    """Tells this call from others; the same once more, after an outage, is one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +211,6 @@ class Checkpoint:
 
     step: str
     output: Json
-    usage: Usage
-    cost_usd: Decimal
 
 
 @dataclass(frozen=True, slots=True)

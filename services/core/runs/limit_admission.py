@@ -1,0 +1,171 @@
+"""Who may call Claude now, and when the others come again. Pure: a state, a demand and a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.core.runs.limit_state import Cost, LimitState
+
+MAX_DELAY_S = 1.0
+"""Whose turn comes within this waits in its process; who waits longer gives its slot away."""
+RESERVE = 0.02
+"""Share of each bucket that is left alone: estimates err, and calls arrive sooner or later."""
+HORIZON_S = 60.0
+"""Nobody is sent away for much longer, as limits change."""
+CROWDING = 0.9
+"""Appointments are made a little closer than there is room: not everybody comes back."""
+BLIND_HORIZON_S = 5.0
+"""The same while no limits are known: the next answer may tell them."""
+PROBE_S = 120.0
+"""Seconds after which another probe is sent: the process of the first has died."""
+MIN_RATIO, MAX_RATIO = 0.01, 10.0
+"""Bounds on what is learned of estimates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A call that somebody wants to make, as estimated."""
+
+    input_tokens: float
+    output_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The right to make one call. Its end is told once: answer, error or not made."""
+
+    model: str
+    demand: Demand
+    cost: Cost
+    """What it was charged."""
+    at_s: float
+    """When it was admitted, by the database's clock."""
+    levels: Cost
+    """What is left in the buckets once it is made; headers are compared with that."""
+    shifts: Cost
+    in_flight: Cost
+    """What calls under way took then, its own included."""
+    is_probe: bool = False
+    """Nobody else calls before its end is known: the breaker is half open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Call, after a delay of MAX_DELAY_S at most."""
+
+    admission: Admission
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ComeAgain:
+    """Do not call now. The appointment binds nobody: who comes when there is room is admitted."""
+
+    wait_s: float
+    is_breaker_open: bool
+
+
+def decide(
+    state: LimitState, model: str, demand: Demand, *, now_s: float, random: Callable[[], float]
+) -> Go | ComeAgain:
+    """What a caller may do; changes the state accordingly.
+
+    Args:
+        state: Advanced to now.
+        model: Whose state it is.
+        demand: What the caller wants.
+        now_s: Time.
+        random: Gives a number in [0, 1).
+    """
+    cost = _cost(state, demand)
+    if state.open_until_s > now_s or state.probe_until_s > now_s:
+        opens_at_s = max(state.open_until_s, now_s + MAX_DELAY_S)
+        wait_s = _appointment_s(state, cost, opens_at_s, now_s=now_s, random=random)
+        return ComeAgain(wait_s, is_breaker_open=True)
+    ready_s = _ready_s(state, cost, now_s=now_s)
+    if ready_s - now_s > MAX_DELAY_S:
+        wait_s = _appointment_s(state, cost, ready_s, now_s=now_s, random=random)
+        return ComeAgain(wait_s, is_breaker_open=state.is_breaker_open)
+    return _admit(state, model, demand, cost, now_s=now_s, delay_s=ready_s - now_s)
+
+
+def _cost(state: LimitState, demand: Demand) -> Cost:
+    """What the call will probably take: its estimates, corrected by how others erred."""
+    ratios = (
+        min(MAX_RATIO, max(MIN_RATIO, bucket.used / bucket.asked)) if bucket.asked > 0 else 1.0
+        for bucket in (state.input_tokens, state.output_tokens)
+    )
+    tokens = (demand.input_tokens, demand.output_tokens)
+    return Cost(1.0, *(estimate * ratio for estimate, ratio in zip(tokens, ratios, strict=True)))
+
+
+def _ready_s(state: LimitState, cost: Cost, *, now_s: float) -> float:
+    """When there is room for it, if nobody else comes."""
+    ready_s = max(now_s, state.paused_until_s)
+    for bucket, takes in zip(state.buckets, cost, strict=True):
+        if bucket.limit is not None:
+            # A call that is larger than the bucket goes when the bucket is full.
+            needed = min(takes + RESERVE * bucket.limit, bucket.limit)
+            missing = needed - bucket.level
+            ready_s = max(ready_s, now_s + missing * 60 / (bucket.limit * state.factor))
+    if state.seen_at_s == 0 and state.in_flight.requests >= state.window:
+        return max(ready_s, now_s + 2 * MAX_DELAY_S)  # somebody's answer comes first
+    return ready_s
+
+
+def _appointment_s(
+    state: LimitState,
+    cost: Cost,
+    ready_s: float,
+    *,
+    now_s: float,
+    random: Callable[[], float],
+) -> float:
+    """Seconds until the end of the queue, which grows by the time that such a call takes.
+
+    So those who were sent away come back at about the rate at which there is room. Whom the queue
+    has no place for comes back some time within the horizon.
+    """
+    horizon_s = BLIND_HORIZON_S if state.seen_at_s == 0 else HORIZON_S
+    spacing_s = _spacing_s(state, cost)
+    place_s = max(ready_s, state.tail_s)
+    if place_s - ready_s > horizon_s:
+        place_s = ready_s + horizon_s * (0.5 + random() / 2)
+    else:
+        state.tail_s = place_s + CROWDING * spacing_s
+    return place_s - now_s + min(1.0, spacing_s) * random()
+
+
+def _spacing_s(state: LimitState, cost: Cost) -> float:
+    """Seconds in which as much room comes up as the call takes."""
+    spacings_s = [
+        takes * 60 / (bucket.limit * state.factor)
+        for bucket, takes in zip(state.buckets, cost, strict=True)
+        if bucket.limit is not None
+    ]
+    return max(spacings_s, default=1 / state.window)
+
+
+def _admit(
+    state: LimitState, model: str, demand: Demand, cost: Cost, *, now_s: float, delay_s: float
+) -> Go:
+    """Charge the call at once, so that the next caller's turn comes after it."""
+    for bucket, takes in zip(state.buckets, cost, strict=True):
+        bucket.level -= takes
+    state.take_off(now_s, cost)
+    if state.is_breaker_open:
+        state.probe_until_s = now_s + PROBE_S
+    levels = (
+        bucket.level + delay_s * state.factor * (bucket.limit or 0.0) / 60
+        for bucket in state.buckets
+    )
+    admission = Admission(
+        model=model,
+        demand=demand,
+        cost=cost,
+        at_s=now_s,
+        levels=Cost(*levels),
+        shifts=Cost(*(bucket.shift for bucket in state.buckets)),
+        in_flight=state.in_flight,
+        is_probe=state.is_breaker_open,
+    )
+    return Go(admission, delay_s)
