@@ -152,23 +152,20 @@ def _read_rows(
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            cells, row = [], UnreadableRow(number, f"The row is not CSV: {error}")
-        else:
-            if cells is None:
-                return
-            row = _read_row(number, cells, columns, width)
+            yield UnreadableRow(number, f"The row is not CSV: {error}")
+            continue
+        if cells is None:
+            return
         if number > MAX_ROWS:
             raise too_many_rows()
-        if row is not None:
-            yield row
+        if cells:
+            yield _read_row(number, cells, columns, width)
 
 
 def _read_row(
     number: int, cells: Sequence[str], columns: Sequence[_Column], width: int
-) -> ReadRow | UnreadableRow | None:
-    """A row's input; None for an empty line."""
-    if not cells:
-        return None
+) -> ReadRow | UnreadableRow:
+    """A row's input."""
     if len(cells) != width:
         message = f"The row has {len(cells)} cells, the header {width}"
         return UnreadableRow(number, message)
