@@ -55,7 +55,7 @@ GET_PROGRESS = statement(
     """  # noqa: S608 - a constant
 )
 
-FIND_BATCH = statement("SELECT FROM batches WHERE id = :batch_id AND key_id = :key_id")
+FIND_BATCH = statement("SELECT id FROM batches WHERE id = :batch_id AND key_id = :key_id")
 
 LIST_BATCHES = statement(
     """
