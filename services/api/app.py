@@ -40,6 +40,7 @@ from services.api.routes import (
     metrics,
     pipelines,
     runs,
+    usage,
 )
 from services.api.shutdown import on_stop_signal
 from services.api.sweeper import Sweeper
@@ -52,7 +53,18 @@ from services.pipelines.registry import PIPELINES
 
 STATEMENT_S = 1.6
 """Seconds that one statement may take, its wait for a connection included; then what hangs makes way for others."""
-ROUTERS = (runs, events, batches, dead_letters, pipelines, emails, health, metrics, docs)
+ROUTERS = (
+    runs,
+    usage,
+    events,
+    batches,
+    dead_letters,
+    pipelines,
+    emails,
+    health,
+    metrics,
+    docs,
+)
 
 
 def create_app(dependencies: Dependencies | None = None) -> FastAPI:

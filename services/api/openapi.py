@@ -82,6 +82,7 @@ TAGS: Final = [
     {"name": "batches", "description": "Many runs at once, and what came out as one file."},
     {"name": "dead letters", "description": "Failed runs, to look at and to replay together."},
     {"name": "pipelines", "description": "What can be run."},
+    {"name": "usage", "description": "What a key spends."},
     {"name": "emails", "description": "Emails that runs wrote."},
     {"name": "health", "description": "For machines and operators; no key needed."},
 ]

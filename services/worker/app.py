@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.anthropic import AnthropicSettings
 from config.celery import CelerySettings
+from config.limits import LimitSettings
 from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
@@ -14,7 +15,7 @@ from services.core.queue.app import create_celery_app
 from services.pipelines.registry import PIPELINES
 from services.pipelines.web import SafeWeb
 from services.worker.executor import Outside
-from services.worker.record import open_store
+from services.worker.record import open_limiter, open_store
 from services.worker.runtime import Blueprint, Parts
 from services.worker.wiring import wire_worker
 
@@ -23,6 +24,7 @@ celery_settings = load(CelerySettings)
 postgres_settings = load(PostgresSettings)
 anthropic_settings = load(AnthropicSettings)
 research_settings = load(ResearchSettings)
+limit_settings = load(LimitSettings)
 
 
 def create_web() -> SafeWeb:
@@ -39,10 +41,11 @@ async def open_parts() -> AsyncIterator[Parts]:
     """The record, Claude and the web, closed in the end."""
     async with AsyncExitStack() as exits:
         store = open_store(postgres_settings, celery_settings)
+        limiter = open_limiter(store, limit_settings)
         claude, web = AnthropicClaude(anthropic_settings), create_web()
-        for part in (store.close, claude.aclose, web.aclose):
+        for part in (store.close, limiter.drain, claude.aclose, web.aclose):
             exits.push_async_callback(part)
-        yield Parts(store, Outside(claude, web, research_settings.arxiv_url))
+        yield Parts(store, Outside(claude, web, research_settings.arxiv_url), limiter)
 
 
 app = wire_worker(

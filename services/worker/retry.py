@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from services.core.claude.outcomes import Follow, follow_of
 from services.core.errors import (
+    BudgetExceededError,
     ClaudeError,
     ClaudeNotConfiguredError,
     StepInputError,
@@ -27,6 +28,8 @@ class RetryAfter:
     """Try the step again, after a while."""
 
     delay_s: float
+    is_counted: bool = True
+    """Whether the try counts: Claude's being busy is nobody's failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +52,29 @@ class RetryPolicy:
 
 
 def decide(
-    error: Exception, *, attempt: int, policy: RetryPolicy, random: Callable[[], float]
+    error: Exception,
+    *,
+    attempt: int,
+    started: int = 0,
+    policy: RetryPolicy,
+    random: Callable[[], float],
 ) -> RetryAfter | GiveUp:
     """What follows from a step's error.
 
     Args:
         error: What the step raised.
-        attempt: Number of the try that raised it, from 1.
+        attempt: Number of the try that raised it, from 1; only tries that count.
+        started: The same with those that do not count. While Claude is busy it makes waits longer.
         policy: Bounds on trying again.
         random: Gives a number in [0, 1).
     """
     reason = _reason_to_give_up(error)
     if reason is not None:
         return GiveUp(reason)
+    if isinstance(error, ClaudeError) and follow_of(error) is Follow.WAIT:
+        tries = max(attempt, started)
+        delay_s = _delay_s(error, attempt=tries, policy=policy, random=random)
+        return RetryAfter(delay_s, is_counted=False)
     if attempt >= policy.max_attempts:
         return GiveUp(FailureReason.RETRIES_EXHAUSTED)
     return RetryAfter(_delay_s(error, attempt=attempt, policy=policy, random=random))
@@ -71,6 +84,8 @@ def _reason_to_give_up(error: Exception) -> FailureReason | None:
     """Why no further try can help; None if one may."""
     if isinstance(error, ClaudeError):
         return REASONS.get(follow_of(error))
+    if isinstance(error, BudgetExceededError):
+        return FailureReason.BUDGET_EXCEEDED
     return FailureReason.PERMANENT if isinstance(error, PERMANENT_ERRORS) else None
 
 

@@ -28,6 +28,7 @@ from services.core.runs.models import (
     Failure,
     Heartbeat,
     Json,
+    KeyDay,
     NewRun,
     Page,
     PastAttempt,
@@ -52,6 +53,7 @@ class InMemoryRunStore:
         self.events: dict[UUID, list[Event]] = defaultdict(list)
         self.emails: dict[UUID, Email] = {}
         self.keys: dict[str, ApiKey] = {}
+        self.key_days: dict[UUID, KeyDay] = {}
         self.heartbeats: list[Heartbeat] = []
         self.history: dict[UUID, list[PastAttempt]] = defaultdict(list)
         self.unclaimable_runs = 0
@@ -196,6 +198,7 @@ class InMemoryRunStore:
         step_names: tuple[str, ...],
         from_step: str | None,
         input: Json | None,  # noqa: A002 - the record's word
+        budget_usd: Decimal | None = None,
     ) -> Run:
         """As RunStore."""
         self._refuse_if_full()
@@ -209,6 +212,7 @@ class InMemoryRunStore:
             run,
             state=RunState.QUEUED,
             input=run.input if input is None else input,
+            budget_usd=run.budget_usd if budget_usd is None else budget_usd,
             output=None,
             failure=None,
             steps=run.steps[:kept] + tuple(_pending(name) for name in step_names[kept:]),
@@ -306,6 +310,22 @@ class InMemoryRunStore:
             return False
         self.keys[prefix] = replace(key, is_revoked=True)
         return True
+
+    async def set_key_limits(
+        self, prefix: str, *, daily_budget_usd: Decimal | None, max_running: int | None
+    ) -> ApiKey | None:
+        """As RunStore."""
+        self._note("set_key_limits")
+        key = self.keys.get(prefix)
+        if key is not None:
+            limits = {"daily_budget_usd": daily_budget_usd, "max_running": max_running}
+            key = self.keys[prefix] = replace(key, **limits)
+        return key
+
+    async def get_key_day(self, key_id: UUID) -> KeyDay:
+        """As RunStore."""
+        self._note("get_key_day")
+        return self.key_days.get(key_id, KeyDay(NO_COST, NO_COST, NO_COST, Usage()))
 
     async def list_keys(self) -> list[ApiKey]:
         """As RunStore."""

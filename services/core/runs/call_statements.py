@@ -114,7 +114,8 @@ OPEN_CALLS = statement(
 
 # --- settling ---------------------------------------------------------------------------------
 
-# Whatever became of the lease: the money is spent. A reservation is settled once; it is either with
+# Whatever became of the lease: the money is spent. If nobody saw the end of the call, the rest of what
+# was reserved becomes doubtful. A reservation is settled once; it is either with
 # its call or, if that was opened again or is gone, among the doubtful ones, where it stays. It may
 # have gone there after this statement's snapshot: then no row comes back, and a second look finds it.
 #
@@ -125,7 +126,7 @@ SETTLE_CALLS = statement(
     WITH item AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:items AS json)) AS item (
             run_id uuid, step text, question text, number smallint, reservation uuid,
-            answer jsonb, is_failed boolean, :cost_columns)),
+            answer jsonb, is_failed boolean, is_doubtful boolean, :cost_columns)),
     held AS MATERIALIZED (
         SELECT id AS run_id FROM runs
          WHERE id IN (SELECT run_id FROM item)
@@ -142,7 +143,10 @@ SETTLE_CALLS = statement(
            AND claude_calls.reservation = item.reservation
            AND claude_calls.state IN :call_unsettled
      RETURNING claude_calls.run_id, claude_calls.reservation, key_id, day,
-               worst_usd AS reserved_usd, 0::numeric AS doubtful_usd, request IS NOT NULL AS is_batch),
+               worst_usd AS reserved_usd,
+               CASE WHEN item.is_doubtful THEN least(item.cost_usd - worst_usd, 0) ELSE 0 END
+                   AS doubtful_usd,
+               request IS NOT NULL AS is_batch),
     late AS (
         DELETE FROM doubtful_calls USING held JOIN item USING (run_id)
          WHERE doubtful_calls.run_id = held.run_id

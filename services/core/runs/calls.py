@@ -66,6 +66,7 @@ class RunCalls:
         cost_usd: Decimal,
         answer: Json | None,
         is_failed: bool,
+        is_doubtful: bool,
     ) -> None:
         """Turn what is reserved into what it cost."""
         item = {
@@ -76,6 +77,7 @@ class RunCalls:
             "reservation": reservation,
             "answer": answer,
             "is_failed": is_failed,
+            "is_doubtful": is_doubtful,
             "cost_usd": cost_usd,
             **asdict(usage),
         }

@@ -237,6 +237,7 @@ def _leases(
     return [
         Lease(
             run_id=run.id,
+            key_id=run.key_id,
             fence=run.fence,
             pipeline=run.pipeline,
             input=run.input,
@@ -248,7 +249,6 @@ def _leases(
             shape=run.shape,
             budget_usd=run.budget_usd,
             is_on_probation=run.is_on_probation,
-            key_id=run.key_id,
             mode=RunMode(run.mode),
             calls=tuple(calls[run.id]),
         )

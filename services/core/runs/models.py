@@ -183,6 +183,7 @@ class Lease:
     """The sole right to execute a run, until it lapses; the fence tells it from other leases."""
 
     run_id: UUID
+    key_id: UUID
     fence: int
     pipeline: str
     input: Json
@@ -199,7 +200,6 @@ class Lease:
     budget_usd: Decimal | None = None
     is_on_probation: bool = False
     """It is alone only because it shared processes that died; a checkpoint clears it."""
-    key_id: UUID | None = None
     mode: RunMode = RunMode.LIVE
     calls: tuple[PastCall, ...] = ()
     """The calls of steps that have no checkpoint yet."""

@@ -286,6 +286,7 @@ class RunStore(ClientRecord):
         cost_usd: Decimal,
         answer: Json | None,
         is_failed: bool = False,
+        is_doubtful: bool = False,
     ) -> None:
         """Keep a call's answer, and add what it cost to its step, run, and key's day: once.
 
@@ -293,6 +294,19 @@ class RunStore(ClientRecord):
         opened again meanwhile, or is of no use any more, only its cost is kept.
 
         With the last result of its message batches a run that waits is due.
+
+        Args:
+            run_id: The call's run.
+            step: The call's step.
+            question: What was asked, as it was opened.
+            number: As it was opened.
+            reservation: What open_call gave.
+            usage: What Claude has reported.
+            cost_usd: What that cost.
+            answer: What ClaudeReply.kept holds. Of a call that failed in a message batch its error:
+                {"code", "error_type", "message"}, which the next try raises.
+            is_failed: It is to be made again.
+            is_doubtful: It may have cost more, up to what was reserved: nobody saw its end.
         """
         await self._calls.settle_call(
             run_id,
@@ -304,6 +318,7 @@ class RunStore(ClientRecord):
             cost_usd=cost_usd,
             answer=answer,
             is_failed=is_failed,
+            is_doubtful=is_doubtful,
         )
 
     # --- sweep --------------------------------------------------------------------------------
@@ -312,7 +327,7 @@ class RunStore(ClientRecord):
         """Requeue runs whose lease lapsed, and fail runs whose deadline has passed; how many.
 
         A lapse is put down to a run that was alone in its process: a crash. The others get another
-        try, from the third lapse in a row on alone. With `max_crashes` a run fails.
+        try, from the fifth lapse in a row on alone. With `max_crashes` a run fails.
 
         Lapsed leases are left alone within one lease of a PostgreSQL restart or of a time when it
         did not answer. `limit` is that of each kind.

@@ -1,17 +1,11 @@
-"""What a step's calls to Claude leave behind."""
+"""The text of a step's calls on its way to those who watch."""
 
 import asyncio
-from decimal import Decimal
 
 import pytest
 
-from services.core.claude.protocol import ClaudeRequest
-from services.core.errors import ClaudeTruncatedError, LeaseLostError, StoreUnavailableError
-from services.core.usage import Usage
-from services.worker.step_claude import MeteredClaude, TextStream
-from tests.fakes.tiny_pipeline import ScriptedClaude, Text
-
-REQUEST = ClaudeRequest(system="", prompt="?")
+from services.core.errors import LeaseLostError, StoreUnavailableError
+from services.worker.step_claude import TextStream
 
 
 class Recorder:
@@ -101,22 +95,3 @@ async def test_a_lost_lease_ends_the_stream() -> None:
 
     with pytest.raises(LeaseLostError):
         await recorder.stream().add("a")
-
-
-async def test_usage_and_cost_of_all_calls_are_summed() -> None:
-    """A step may ask more than once; failed calls that were paid for count as well."""
-    failure = ClaudeTruncatedError()
-    failure.usage, failure.cost_usd = Usage(output_tokens=7), Decimal("0.5")
-    claude = MeteredClaude(ScriptedClaude(), Recorder().stream(), trace_key="run 1")
-    failing = ScriptedClaude(errors=[failure])
-    unlucky = MeteredClaude(failing, Recorder().stream(), trace_key="run 1")
-
-    await claude.ask(REQUEST, Text)
-    await claude.ask(REQUEST, Text)
-    with pytest.raises(ClaudeTruncatedError):
-        await unlucky.ask(REQUEST, Text)
-
-    assert Usage(input_tokens=20, output_tokens=10) == claude.usage
-    assert Decimal("0.02") == claude.cost_usd
-    assert (Usage(output_tokens=7), Decimal("0.5")) == (unlucky.usage, unlucky.cost_usd)
-    assert "run 1" == failing.asked[0].trace_key
