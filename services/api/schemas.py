@@ -177,8 +177,6 @@ class Run(Shape):
     """The batch that it was posted with; empty if it was posted alone."""
     replays: int
     """Times that it was replayed; `GET /v1/runs/{id}/history` shows what was before."""
-    batch_id: UUID | None
-    """The batch that it is of; empty for a run of its own."""
     batch_row: int | None
     """Its row in the batch: 1, 2, 3, … as sent."""
     created_at: datetime
