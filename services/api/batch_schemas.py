@@ -9,11 +9,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from services.api.batch_rows import MAX_ROWS
 from services.api.errors import InvalidRequestError
 from services.api.json_values import Json, Metadata, StorableJson
-from services.api.schemas import INPUT_EXAMPLE, MAX_PRIORITY, Failure, PageOf, Shape, Usd
+from services.api.schemas import (
+    BATCH_ID_EXAMPLE,
+    INPUT_EXAMPLE,
+    MAX_PRIORITY,
+    Failure,
+    PageOf,
+    Shape,
+    Usd,
+)
 from services.api.validation import describe_validation
 from services.core.runs.states import RunMode, RunState
 
-BATCH_ID_EXAMPLE: Final = "01932f0c-6b1d-7a52-8e0f-3c9d7b5a1e28"
 SHOWN_ERRORS: Final = 100
 """Errors of rows that the answer to a POST shows; the rest is a page away."""
 
