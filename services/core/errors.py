@@ -141,6 +141,8 @@ class ClaudeError(PenstockError):
     """Tokens that Claude had reported before the call failed; None where it reported none."""
     cost_usd: Decimal | None = None
     """What those tokens cost."""
+    is_cost_final: bool = True
+    """False where nobody has seen the call's end: Claude may have gone on with it, at our expense."""
     seen_limits: SeenLimits | None = None
     """Claude's limits, as the answer's headers showed them."""
 

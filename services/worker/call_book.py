@@ -7,15 +7,12 @@ from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from services.core.errors import ClaudeError, ClaudeUnavailableError
+from services.core.errors import ClaudeError
 from services.core.runs.models import CallOpening, Json, Lease, OpenCall, PastCall
 from services.core.runs.states import CallState
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 from services.worker.patience import until_store_answers
-
-END_UNSEEN = frozenset({"timeout", "cut", "unreadable"})
-"""Ends of calls that Claude may have gone on with, at our expense."""
 
 
 class CallName(NamedTuple):
@@ -104,7 +101,7 @@ class CallBook:
     async def settle_failed(self, name: CallName, call: OpenCall, error: ClaudeError) -> None:
         """Keep what a failed call cost, as far as Claude has told it."""
         usage, cost_usd = error.usage or Usage(), error.cost_usd or Decimal(0)
-        await self._settle(name, call, usage, cost_usd, is_doubtful=_may_cost_more(error))
+        await self._settle(name, call, usage, cost_usd, is_doubtful=not error.is_cost_final)
 
     async def settle_unmade(self, name: CallName, call: OpenCall) -> None:
         """Give back what was reserved: nothing was sent."""
@@ -146,12 +143,3 @@ class CallBook:
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
         await asyncio.shield(settling)
-
-
-def _may_cost_more(error: ClaudeError) -> bool:
-    """Whether nobody has seen the end of the call."""
-    if not isinstance(error, ClaudeUnavailableError):
-        return False
-    # Without a connection nothing was sent; one that broke had let a part of the answer through.
-    is_broken = error.error_type == "connection" and error.usage is not None
-    return is_broken or error.error_type in END_UNSEEN

@@ -15,7 +15,7 @@ from config.anthropic import AnthropicSettings
 from services.core.claude.answer import read_answer
 from services.core.claude.chat_span import chat_span, note_answer
 from services.core.claude.cost import PriceList
-from services.core.claude.error_map import our_error, to_claude_error
+from services.core.claude.error_map import our_error, to_claude_error, unseen_end
 from services.core.claude.estimates import Experience
 from services.core.claude.kept import keep_answer, read_kept
 from services.core.claude.messages import (
@@ -204,7 +204,7 @@ class AnthropicClaude:
             if not deadline.expired():
                 raise
             message = f"Claude did not finish within {self._settings.timeout_s:g} s"
-            raise our_error("timeout", message) from error
+            raise unseen_end("timeout", message) from error
 
     async def _pieces(self, params: Params, arrival: Arrival) -> AsyncGenerator[str]:
         """Yield a turn's text as it streams in, and note in `arrival` what it belongs to."""
@@ -262,7 +262,7 @@ def _messages(arrivals: list[Arrival]) -> list[Message]:
     """
     messages = [arrival.message for arrival in arrivals if arrival.is_complete and arrival.message]
     if len(messages) < len(arrivals):
-        raise our_error("cut", "The answer ended before its end")
+        raise unseen_end("cut", "The answer ended before its end")
     return messages
 
 

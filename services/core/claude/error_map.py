@@ -12,6 +12,8 @@ from services.core.clock import utc_now
 from services.core.errors import ClaudeError, ClaudeRateLimitedError
 from services.core.rate_limits import SeenLimits
 
+# Before a byte of the question is on its way.
+NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 MAX_RETRY_AFTER_S = 3600.0
 """Longest wait that is believed: a run must not sleep for days because of one header."""
 
@@ -24,17 +26,26 @@ def to_claude_error(error: Exception) -> ClaudeError:
     """
     if isinstance(error, anthropic.APIStatusError):
         return _from_answer(error)
+    if isinstance(error.__cause__ or error, NOTHING_SENT):
+        return our_error("connection", "Claude could not be reached")
     if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
-        return our_error("timeout", "Claude did not answer in time")
+        return unseen_end("timeout", "Claude did not answer in time")
     if isinstance(error, anthropic.APIConnectionError | httpx2.TransportError):
-        return our_error("connection", "The connection to Claude failed or was cut")
-    return our_error("unreadable", f"Claude's answer could not be read ({type(error).__name__})")
+        return unseen_end("connection", "The connection to Claude failed or was cut")
+    return unseen_end("unreadable", f"Claude's answer could not be read ({type(error).__name__})")
 
 
 def our_error(error_type: str, message: str) -> ClaudeError:
     """The error for what only we can tell: one of outcomes.OURS."""
     kind = OURS[error_type].error or ClaudeError
     return kind(message, error_type=error_type)
+
+
+def unseen_end(error_type: str, message: str) -> ClaudeError:
+    """The same for a call that Claude may have gone on with."""
+    error = our_error(error_type, message)
+    error.is_cost_final = False
+    return error
 
 
 def retry_after_s(headers: httpx2.Headers) -> float | None:
@@ -71,7 +82,17 @@ def _from_answer(error: anthropic.APIStatusError) -> ClaudeError:
         message, error_type=error_type, retry_after_s=wait_s or outcome.least_wait_s or wait_s
     )
     found.seen_limits = seen_limits
+    found.is_cost_final = _is_refusal_to_answer(error)
     return found
+
+
+def _is_refusal_to_answer(error: anthropic.APIStatusError) -> bool:
+    """Whether Claude has not begun to answer, for all one can know.
+
+    It has in mid-stream, under status 200; it may have behind a proxy that gave up waiting.
+    """
+    is_claudes_own = error.type is not None
+    return error.status_code >= 400 and (is_claudes_own or error.status_code < 500)  # noqa: PLR2004 - 4xx and 5xx of RFC 9110
 
 
 def _next_window_s(seen: SeenLimits | None) -> float | None:

@@ -21,7 +21,7 @@ COUNTED_TOKENS = 200
 small amount: 2 % and 200 tokens."""
 REREAD_FACTOR = 2
 """A text that Claude wrote with N tokens is read again as no more than 2 N; as N, as a rule."""
-TURN_TOKENS = 200
+TURN_TOKENS = 300
 """Of the frame and the words with which an answer is continued."""
 
 
@@ -61,20 +61,15 @@ class CallPrice:
             following: The next turn's parameters.
             ceiling_usd: What is reserved.
         """
-        usage = messages[0].usage
-        asked = (
-            usage.input_tokens
-            + (usage.cache_read_input_tokens or 0)
-            + (usage.cache_creation_input_tokens or 0)
-        )
-        written = sum(message.usage.output_tokens for message in messages)
+        first = self._prices.spend_of(messages[0], asked_model=self._model)
+        spent = self._prices.total_of(messages, asked_model=self._model)
         most_usd = self._prices.most_usd(
             self._model,
-            input_tokens=asked + _most_added_tokens(written, len(messages)),
+            input_tokens=first.usage.all_input_tokens
+            + _most_added_tokens(spent.usage.output_tokens, len(messages)),
             output_tokens=following["max_tokens"],
         )
-        spent_usd = self._prices.total_of(messages, asked_model=self._model).cost_usd
-        return spent_usd + most_usd <= ceiling_usd
+        return spent.cost_usd + most_usd <= ceiling_usd
 
     def _most_input_tokens(self, counted: int | None) -> int:
         if counted is None:

@@ -203,15 +203,14 @@ class CallLimiter:
 
     async def _settle(self, desk: _Desk) -> None:
         """Settle one batch, and tell its callers."""
-        callers, desk.callers = desk.callers[:MAX_CALLERS], desk.callers[MAX_CALLERS:]
+        waiting, desk.callers = desk.callers[:MAX_CALLERS], desk.callers[MAX_CALLERS:]
         notes, desk.notes = desk.notes, []
-        callers = [caller for caller in callers if not caller.decision.done()]
+        callers = [caller for caller in waiting if not caller.decision.done()]
         try:
-            decisions = await self._commit(desk.model, [caller.demand for caller in callers], notes)
-        except Exception as error:
-            logger.warning("%d notes on limits were lost", len(notes), exc_info=error)
-            for caller in callers:
-                _refuse(caller, error)
+            demands = [caller.demand for caller in callers]
+            decisions = await self._commit(desk.model, demands, notes)
+        except Exception as error:  # noqa: BLE001 - it belongs to the callers, who wait for it
+            _refuse(callers, error)
         else:
             for caller, decision in zip(callers, decisions, strict=True):
                 if caller.decision.done():
@@ -244,10 +243,19 @@ class CallLimiter:
         return decisions
 
 
-def _refuse(caller: _Caller, error: Exception) -> None:
-    """Raise the error in the caller; each gets its own, as a traceback grows with each raise."""
-    if isinstance(error, StoreUnavailableError):
-        cause, error = error.__cause__, type(error)(str(error))
-        error.__cause__ = cause
-    if not caller.decision.done():
-        caller.decision.set_exception(error)
+def _refuse(callers: Sequence[_Caller], error: Exception) -> None:
+    """Raise the error in the callers; each gets its own absence, as a traceback grows."""
+    if not isinstance(error, StoreUnavailableError):
+        logger.error("the limits of Claude could not be kept", exc_info=error)
+    for caller in callers:
+        if not caller.decision.done():
+            caller.decision.set_exception(_own(error))
+
+
+def _own(error: Exception) -> Exception:
+    """The same absence of PostgreSQL once more; any other error as it is."""
+    if not isinstance(error, StoreUnavailableError):
+        return error
+    own = type(error)(str(error))
+    own.__cause__ = error.__cause__
+    return own

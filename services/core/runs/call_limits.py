@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from services.core.db import Database
-from services.core.runs.limit_state import Caps, LimitState
+from services.core.runs.limit_state import Bucket, Caps, LimitState
 from services.core.runs.sql import statement
 
 LIST_LIMITS = statement(
@@ -60,17 +60,23 @@ def _limits(row: Row[Any]) -> CallLimits:
     """The limits from their row, as of now."""
     state = LimitState.from_json(row.state)
     state.advance(row.now_s, Caps())
-    limits = [bucket.limit for bucket in state.buckets]
-    left = [None if bucket.limit is None else bucket.level for bucket in state.buckets]
     return CallLimits(
-        row.model,
-        *limits,
-        *left,
+        model=row.model,
+        requests_per_min=state.requests.limit,
+        input_tokens_per_min=state.input_tokens.limit,
+        output_tokens_per_min=state.output_tokens.limit,
+        requests_left=_left(state.requests),
+        input_tokens_left=_left(state.input_tokens),
+        output_tokens_left=_left(state.output_tokens),
         rate_factor=state.factor,
         paused_for_s=max(0.0, state.paused_until_s - row.now_s),
         breaker=_breaker(state, row.now_s),
         calls_in_flight=round(state.in_flight.requests),
     )
+
+
+def _left(bucket: Bucket) -> float | None:
+    return None if bucket.limit is None else bucket.level
 
 
 def _breaker(state: LimitState, now_s: float) -> BreakerState:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.core.runs.limit_state import Cost, LimitState
+from services.core.runs.limit_state import NOTHING, Bucket, Cost, LimitState
 
 MAX_DELAY_S = 1.0
 """Whose turn comes within this waits in its process; who waits longer gives its slot away."""
@@ -17,6 +17,13 @@ BLIND_HORIZON_S = 5.0
 """The same while no limits are known: the next answer may tell them."""
 PROBE_S = 120.0
 """Seconds after which another probe is sent: the process of the first has died."""
+LARGE_S = 3.0
+LARGE_RATIO = 3.0
+"""A call is large if it takes more than the room of these seconds, and so many times the mean."""
+HELD_SHARE = 0.95
+"""What it takes may be estimated a little lower when it comes again."""
+HOLD_GRACE_S = 10.0
+"""Seconds that the room of a large call is kept when it is due."""
 MIN_RATIO, MAX_RATIO = 0.01, 10.0
 """Bounds on what is learned of estimates."""
 
@@ -83,6 +90,8 @@ def decide(
         return ComeAgain(wait_s, is_breaker_open=True)
     ready_s = _ready_s(state, cost, now_s=now_s)
     if ready_s - now_s > MAX_DELAY_S:
+        if _save_up(state, cost, ready_s, now_s=now_s):
+            return ComeAgain(ready_s - now_s, is_breaker_open=state.is_breaker_open)
         wait_s = _appointment_s(state, cost, ready_s, now_s=now_s, random=random)
         return ComeAgain(wait_s, is_breaker_open=state.is_breaker_open)
     return _admit(state, model, demand, cost, now_s=now_s, delay_s=ready_s - now_s)
@@ -90,26 +99,61 @@ def decide(
 
 def _cost(state: LimitState, demand: Demand) -> Cost:
     """What the call will probably take: its estimates, corrected by how others erred."""
-    ratios = (
-        min(MAX_RATIO, max(MIN_RATIO, bucket.used / bucket.asked)) if bucket.asked > 0 else 1.0
-        for bucket in (state.input_tokens, state.output_tokens)
+    return Cost(
+        1.0,
+        demand.input_tokens * _ratio(state.input_tokens, state.answers),
+        demand.output_tokens * _ratio(state.output_tokens, state.answers),
     )
-    tokens = (demand.input_tokens, demand.output_tokens)
-    return Cost(1.0, *(estimate * ratio for estimate, ratio in zip(tokens, ratios, strict=True)))
+
+
+def _ratio(bucket: Bucket, answers: int) -> float:
+    """True tokens per estimated one, with a margin that shrinks as answers come in."""
+    if bucket.asked <= 0:
+        return 1.0
+    ratio = bucket.used / bucket.asked * (1 + min(1.0, 2 / max(1, answers)))
+    return min(MAX_RATIO, max(MIN_RATIO, ratio))
 
 
 def _ready_s(state: LimitState, cost: Cost, *, now_s: float) -> float:
     """When there is room for it, if nobody else comes."""
     ready_s = max(now_s, state.paused_until_s)
-    for bucket, takes in zip(state.buckets, cost, strict=True):
+    held = state.held if _is_held_from(state, cost, now_s=now_s) else NOTHING
+    for bucket, takes, left_alone in zip(state.buckets, cost, held, strict=True):
         if bucket.limit is not None:
             # A call that is larger than the bucket goes when the bucket is full.
-            needed = min(takes + RESERVE * bucket.limit, bucket.limit)
+            needed = min(takes + left_alone + RESERVE * bucket.limit, bucket.size)
             missing = needed - bucket.level
             ready_s = max(ready_s, now_s + missing * 60 / (bucket.limit * state.factor))
     if state.seen_at_s == 0 and state.in_flight.requests >= state.window:
         return max(ready_s, now_s + 2 * MAX_DELAY_S)  # somebody's answer comes first
     return ready_s
+
+
+def _is_held_from(state: LimitState, cost: Cost, *, now_s: float) -> bool:
+    """Whether room is saved up for a call, and this one is smaller."""
+    is_smaller = any(takes < held for takes, held in zip(cost, state.held, strict=True))
+    return now_s < state.held_until_s and is_smaller
+
+
+def _save_up(state: LimitState, cost: Cost, ready_s: float, *, now_s: float) -> bool:
+    """Save room for the call until it comes, if it is large and it is time for large ones."""
+    is_time = max(state.held_until_s, state.next_hold_s) <= now_s
+    if not is_time or not _is_large(state, cost):
+        return False
+    state.held = Cost(*(takes * HELD_SHARE for takes in cost))
+    state.held_until_s = ready_s + HOLD_GRACE_S
+    state.next_hold_s = ready_s + (ready_s - now_s)
+    return True
+
+
+def _is_large(state: LimitState, cost: Cost) -> bool:
+    """Whether small ones would always be quicker to take the room that comes up."""
+    return any(
+        bucket.limit is not None
+        and takes > LARGE_RATIO * bucket.used
+        and takes * 60 > LARGE_S * bucket.limit * state.factor
+        for bucket, takes in zip(state.buckets[1:], cost[1:], strict=True)
+    )
 
 
 def _appointment_s(
@@ -152,6 +196,8 @@ def _admit(
     for bucket, takes in zip(state.buckets, cost, strict=True):
         bucket.level -= takes
     state.take_off(now_s, cost)
+    if now_s < state.held_until_s and not _is_held_from(state, cost, now_s=now_s):
+        state.held_until_s = 0.0  # that was the large one
     if state.is_breaker_open:
         state.probe_until_s = now_s + PROBE_S
     levels = (

@@ -22,6 +22,10 @@ PAUSE_S = 5.0
 """Pause after a 429 that says nothing of when to come again."""
 MAX_PAUSE_S = 300.0
 OVERLOADED_PAUSE_S = 1.0
+FULL = 0.99
+"""Share of what a bucket holds from which on it counts as full."""
+MIN_FULL = 0.02
+"""Share of a minute's worth that every bucket holds."""
 MAX_WINDOW = 10_000.0
 
 
@@ -75,7 +79,7 @@ def learn(state: LimitState, note: Note, *, rules: LimitRules, now_s: float) -> 
     """
     state.land(note.admission.at_s, note.admission.cost)
     _settle(state, note)
-    if note.seen is not None and note.admission.at_s >= state.seen_at_s:
+    if note.seen is not None:
         _follow_headers(state, note.admission, note.seen, caps=rules.caps)
     if note.admission.is_probe:
         state.probe_until_s = 0.0
@@ -94,9 +98,7 @@ def _settle(state: LimitState, note: Note) -> None:
     """Replace what the call was charged by what it took."""
     charged, took = note.admission.cost, _took(note)
     for bucket, estimate, true in zip(state.buckets, charged, took, strict=True):
-        bucket.level += estimate - true
-        if bucket.limit is not None:
-            bucket.bound(bucket.limit)
+        bucket.add(estimate - true)
     if note.fault is None and note.is_made:
         state.answers += 1
         weight = max(MIN_WEIGHT, 1 / state.answers)
@@ -129,29 +131,51 @@ def _follow_headers(
     They show what was left when Claude took the call. Of the calls under way then, Claude may have
     counted all or none: so what was left for us lies between that and that less these calls.
     """
-    state.seen_at_s = admission.at_s
-    for bucket, limit, cap, level, shift, in_flight in zip(
-        state.buckets,
-        _each(seen),
-        caps,
-        admission.levels,
-        admission.shifts,
-        admission.in_flight,
-        strict=True,
-    ):
+    is_news = admission.at_s >= state.seen_at_s
+    state.seen_at_s = max(admission.at_s, state.seen_at_s)
+    for number, limit in enumerate(_each(seen)):
         if limit is None:
             continue
-        level_then = level + bucket.shift - shift
-        most, least = limit.remaining, limit.remaining - in_flight
-        if bucket.limit is None:
-            correction = least - level_then
-        elif state.factor < 1 or (cap is not None and cap < limit.limit):
-            correction = min(0.0, most - level_then)  # Claude would allow more than we want
-        else:
-            correction = min(most, max(least, level_then)) - level_then
-        bucket.shift += correction
-        bucket.level += correction
-        bucket.bound(float(limit.limit if cap is None else min(limit.limit, cap)))
+        bucket, cap = state.buckets[number], caps[number]
+        _measure(bucket, admission, number, limit)
+        if is_news:
+            is_ours = state.factor < 1 or (cap is not None and cap < limit.limit)
+            _correct(bucket, admission, number, limit, may_rise=not is_ours)
+            bucket.bound(float(min(limit.limit, cap or limit.limit)))
+
+
+def _measure(bucket: Bucket, admission: Admission, number: int, limit: SeenLimit) -> None:
+    """Learn how much the bucket holds: Claude's may hold less than a minute's worth.
+
+    If it was thought full before the calls under way took theirs, then what was left and what they
+    took is all that it holds.
+    """
+    if bucket.limit is None or bucket.limit > limit.limit:
+        return
+    in_flight = admission.in_flight[number]
+    size = min(bucket.limit, max(bucket.size, limit.remaining))
+    if admission.levels[number] + in_flight >= FULL * bucket.size:
+        size = min(size, max(limit.remaining + in_flight, MIN_FULL * bucket.limit))
+    bucket.most = size if size < bucket.limit else None
+
+
+def _correct(
+    bucket: Bucket, admission: Admission, number: int, limit: SeenLimit, *, may_rise: bool
+) -> None:
+    """Correct one bucket, now as it should have been then.
+
+    It rises unless we want less than Claude allows.
+    """
+    then = admission.levels[number] + bucket.shift - admission.shifts[number]
+    most, least = float(limit.remaining), limit.remaining - admission.in_flight[number]
+    if bucket.limit is None:
+        correction = least - then
+    elif may_rise:
+        correction = min(most, max(least, then)) - then
+    else:
+        correction = min(0.0, most - then)
+    bucket.shift += correction
+    bucket.add(correction)
 
 
 def _each(seen: SeenLimits) -> tuple[SeenLimit | None, ...]:

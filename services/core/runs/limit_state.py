@@ -1,5 +1,6 @@
 """What all workers know about a model's limits: one JSON document in claude_limits."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -22,7 +23,10 @@ class Cost(NamedTuple):
     def sum(cls, costs: "Iterator[Cost]") -> "Cost":
         """The total of each."""
         totals = [sum(parts) for parts in zip(*costs, strict=True)]
-        return cls(*totals) if totals else cls(0, 0, 0)
+        return cls(*totals) if totals else NOTHING
+
+
+NOTHING = Cost(0, 0, 0)
 
 
 class Caps(NamedTuple):
@@ -35,12 +39,14 @@ class Caps(NamedTuple):
 
 @dataclass(slots=True)
 class Bucket:
-    """A token bucket that imitates Claude's: it holds a minute's worth."""
+    """A token bucket that imitates Claude's."""
 
     limit: float | None = None
     """Per minute, as headers or settings said; None while neither did: then it bounds nothing."""
     level: float = 0.0
     """What is left; below zero if it is promised in advance."""
+    most: float | None = None
+    """What it holds when it is full, where headers show that it is less than a minute's worth."""
     shift: float = 0.0
     """All corrections by headers so far, so that none is made twice."""
     asked: float = 0.0
@@ -48,15 +54,27 @@ class Bucket:
     used: float = 0.0
     """Mean of what these calls truly took."""
 
+    @property
+    def size(self) -> float:
+        """What it holds when it is full."""
+        return self.most or self.limit or math.inf
+
     def refill(self, seconds: float, *, factor: float) -> None:
         """Add what those seconds bring."""
         if self.limit is not None:
-            self.level = min(self.limit, self.level + seconds * factor * self.limit / 60)
+            self.add(seconds * factor * self.limit / 60)
+
+    def add(self, amount: float) -> None:
+        """Put something back, as far as the bucket holds it."""
+        self.level += amount
+        if self.limit is not None:
+            self.level = min(self.level, self.size)
 
     def bound(self, limit: float) -> None:
-        """Take another limit; what is left never exceeds it."""
-        self.limit = limit
-        self.level = min(self.level, limit)
+        """Take another limit; it holds a minute's worth of that."""
+        if limit != self.limit:
+            self.limit, self.most = limit, None
+            self.level = min(self.level, limit)
 
 
 @dataclass(slots=True)
@@ -90,6 +108,12 @@ class LimitState:
     """The breaker is open, and from then on half open; 0 if it is closed."""
     probe_until_s: float = 0.0
     """Someone tries whether Claude works again, and is waited for until then."""
+    held: Cost = NOTHING
+    """Room that is saved up for a large call, which small ones would never leave a chance."""
+    held_until_s: float = 0.0
+    """Until then, in case that it does not come."""
+    next_hold_s: float = 0.0
+    """Before that nothing is saved up again: small ones have as much time as large ones."""
     flight: dict[str, Cost] = field(default_factory=dict)
     """Calls under way, by when they were admitted (in slots of FLIGHT_SLOT_S)."""
 
@@ -125,7 +149,7 @@ class LimitState:
     def take_off(self, at_s: float, cost: Cost) -> None:
         """Count a call as under way."""
         slot = _slot(at_s)
-        before = self.flight.get(slot, Cost(0, 0, 0))
+        before = self.flight.get(slot, NOTHING)
         self.flight[slot] = Cost(*map(sum, zip(before, cost, strict=True)))
 
     def land(self, at_s: float, cost: Cost) -> None:
@@ -147,6 +171,7 @@ class LimitState:
         for name in set(known) & set(Cost._fields):
             fields = Bucket.__dataclass_fields__
             known[name] = Bucket(**{key: known[name][key] for key in fields if key in known[name]})
+        known["held"] = Cost(*stored.get("held", NOTHING))
         known["flight"] = {slot: Cost(*cost) for slot, cost in stored.get("flight", {}).items()}
         return cls(**known)
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.core.errors import ClaudeOverloadedError
+from services.core.errors import CallParkedError, ClaudeOverloadedError
 from services.pipelines.concurrency import map_bounded
 
 
@@ -49,3 +49,43 @@ async def test_after_an_error_no_call_begins_and_none_is_cut_off() -> None:
 
     assert calls.begun == [0, 1, 2]
     assert sorted(calls.ended) == [0, 1, 2]
+
+
+async def test_all_calls_of_a_step_go_into_one_message_batch() -> None:
+    """One that waits for it keeps no other from being asked; in the end the step waits."""
+    asked: list[int] = []
+
+    async def ask(number: int) -> int:
+        asked.append(number)
+        raise CallParkedError(wait_s=1, reason="batch")
+
+    with pytest.raises(CallParkedError, match="batch"):
+        await map_bounded(ask, range(7), at_once=2)
+
+    assert asked == list(range(7))
+
+
+async def test_a_failed_call_comes_before_waiting_ones() -> None:
+    """What is wrong is not hidden behind what only takes its time."""
+
+    async def ask(number: int) -> int:
+        if number == 3:
+            raise ClaudeOverloadedError
+        raise CallParkedError(wait_s=1, reason="batch")
+
+    with pytest.raises(ClaudeOverloadedError):
+        await map_bounded(ask, range(7), at_once=1)
+
+
+async def test_limits_and_budgets_end_the_asking() -> None:
+    """Who cannot ask for the one cannot ask for the others either."""
+    asked: list[int] = []
+
+    async def ask(number: int) -> int:
+        asked.append(number)
+        raise CallParkedError(wait_s=1, reason="budget")
+
+    with pytest.raises(CallParkedError, match="budget"):
+        await map_bounded(ask, range(7), at_once=1)
+
+    assert asked == [0]

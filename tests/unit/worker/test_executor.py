@@ -5,7 +5,9 @@ from decimal import Decimal
 
 import pytest
 
+from services.core.claude.protocol import ClaudeRequest
 from services.core.errors import (
+    CallParkedError,
     ClaudeRateLimitedError,
     ClaudeUnavailableError,
     LeaseLostError,
@@ -16,7 +18,7 @@ from services.core.runs.models import Failure, Lease
 from services.core.runs.states import FailureReason, RunState
 from services.core.usage import Usage
 from services.pipelines.definition import Step, StepContext
-from services.worker.endings import Cleared, Ending, Failed, PutBack, Retrying, Succeeded
+from services.worker.endings import Cleared, Ending, Failed, Parked, PutBack, Retrying, Succeeded
 from services.worker.executor import RunExecutor
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.tiny_pipeline import EMAIL_ID, ScriptedClaude, Text, sign, tiny_pipeline
@@ -399,3 +401,65 @@ async def test_recording_an_ending_waits_for_the_record(
     await recording
 
     assert RunState.SUCCEEDED is run.state
+
+
+async def test_a_step_that_cannot_ask_gives_its_slot_away(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """Waiting is a time in the record, and no try."""
+    run = store.add_run()
+    waiting = CallParkedError(wait_s=7, reason="rate_limit")
+    pipeline = tiny_pipeline(steps=(_failing(waiting), Step(sign)))
+
+    ending = await _execute(make_executor(pipeline), store)
+
+    assert ending == Parked("ask", 7, "rate_limit")
+    assert (run.state, run.due_in_s, run.tries["ask"]) == (RunState.QUEUED, 7, 0)
+
+
+async def test_a_run_without_money_stops_before_the_call(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """The reason says that a higher budget helps; what Claude answered before is kept for that."""
+    run = store.add_run()
+    run.purse.budget_usd = Decimal("0.001")
+
+    await _execute(make_executor(), store)
+
+    assert run.failure is not None
+    assert (run.failure.reason, claude.asked) == (FailureReason.BUDGET_EXCEEDED, [])
+    assert run.forgotten == [()]
+
+
+async def test_a_busy_claude_uses_up_no_try(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """However often it says 429, the run goes on."""
+    run = store.add_run()
+    claude.errors = [ClaudeRateLimitedError() for _ in range(5)]
+
+    for _ in range(6):
+        run.due_in_s = 0
+        await _execute(make_executor(max_attempts=2), store)
+
+    assert (run.state, run.lease.step_attempts["ask"]) == (RunState.SUCCEEDED, 0)
+
+
+async def test_a_step_that_chokes_on_an_answer_asks_again(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude
+) -> None:
+    """Its own error may come from what Claude said: the next try does not read it again."""
+    run = store.add_run()
+
+    async def ask(given: Text, context: StepContext) -> Text:
+        reply = await context.claude.ask(ClaudeRequest(system="", prompt="?"), Text)
+        if context.attempt == 1:
+            raise KeyError(reply.answer.text)
+        return reply.answer
+
+    pipeline = tiny_pipeline(steps=(Step(ask), Step(sign)))
+    await _execute(make_executor(pipeline), store)
+    run.due_in_s = 0
+    await _execute(make_executor(pipeline), store)
+
+    assert (run.state, len(claude.asked)) == (RunState.SUCCEEDED, 2)

@@ -97,6 +97,7 @@ async def every_method(store: RunStore, api_key: ApiKey, lease: Lease) -> list[o
         store.record_heartbeat(process="w", kind="worker"),
         store.list_heartbeats(),
         store.get_totals(),
+        store.list_call_limits(),
         return_exceptions=True,
     )
 

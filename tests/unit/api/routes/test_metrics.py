@@ -73,6 +73,7 @@ async def test_figures_of_the_record_are_read_from_the_record(
         key("claude_tokens_total", kind="output", **LABELS): 20,
         key("claude_tokens_total", kind="cache_read", **LABELS): 30,
         key("claude_tokens_total", kind="cache_creation", **LABELS): 40,
+        key("claude_cache_hit_ratio", **LABELS): 30 / 80,
         key("claude_cost_usd_total", **LABELS): 0.012345,
     }
     assert expected.items() <= samples.items()
