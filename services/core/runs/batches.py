@@ -6,9 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.core.db import Database
 from services.core.errors import RunNotFoundError
+from services.core.runs.acceptance import RunAcceptance
 from services.core.runs.batch_acceptance import BatchAcceptance, BatchChunks
 from services.core.runs.batch_models import (
     AcceptedBatch,
@@ -33,6 +35,10 @@ from services.core.runs.states import RunMode, RunState
 RATE_WINDOW_S = 60
 """Seconds whose ended runs say how fast a batch goes on."""
 CANCEL_CHUNK = 500
+ACCEPT_TIMEOUT_S = 30.0
+"""Seconds that accepting a batch may take, the reading of its rows included: it is one transaction."""
+COUNT_TIMEOUT_S = 5.0
+"""Seconds that counting may take: it touches many rows."""
 
 GET_PROGRESS = statement(
     f"""
@@ -108,18 +114,26 @@ class BatchRecord:
     """Batches of a key's runs. What asks for one that the key has not raises RunNotFoundError."""
 
     def __init__(
-        self, database: Database, acceptance: BatchAcceptance, *, counting: Database
+        self,
+        engine: AsyncEngine,
+        acceptance: RunAcceptance,
+        *,
+        timeout_s: float,
+        rehint_after_s: float,
     ) -> None:
-        """Take where batches are.
+        """Take what the store has; nothing connects yet.
 
         Args:
-            database: Where they are.
-            acceptance: Commits new ones.
-            counting: The same with more patience: counting touches many rows.
+            engine: Where batches are.
+            acceptance: Knows how deep the queue is.
+            timeout_s: Seconds that reading a page may take.
+            rehint_after_s: Seconds after which a due run without a taker is hinted again.
         """
-        self._database = database
-        self._acceptance = acceptance
-        self._counting = counting
+        self._database = Database(engine, timeout_s=timeout_s)
+        self._counting = Database(engine, timeout_s=max(timeout_s, COUNT_TIMEOUT_S))
+        self._acceptance = BatchAcceptance(
+            Database(engine, timeout_s=ACCEPT_TIMEOUT_S), acceptance, rehint_after_s=rehint_after_s
+        )
 
     async def accept_batch(self, new: NewBatch, chunks: BatchChunks) -> AcceptedBatch:
         """Commit a batch with all of its runs, or nothing; each run as RunStore.accept_run does.

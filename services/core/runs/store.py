@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.core.db import Database
 from services.core.runs.acceptance import RunAcceptance, accepted_run
-from services.core.runs.batch_acceptance import BatchAcceptance
 from services.core.runs.batches import BatchRecord
 from services.core.runs.call_limiter import CallLimiter, LimitRules
 from services.core.runs.call_limits import CallLimits, list_call_limits
@@ -40,8 +39,6 @@ from services.core.runs.sweeps import RunSweeps
 from services.core.runs.vitals import Vitals
 from services.core.usage import Usage
 
-BATCH_TIMEOUT_S = 30.0
-"""Seconds that accepting a batch may take, the reading of its rows included: it is one transaction."""
 PATIENT_TIMEOUT_S = 5.0
 """Seconds that counting and sweeping may take: no client waits for them, and they touch many rows."""
 
@@ -86,15 +83,7 @@ class RunStore(ClientRecord):
         super().__init__(
             database,
             RunReplays(database, acceptance, rehint_after_s=rehint_after_s),
-            BatchRecord(
-                database,
-                BatchAcceptance(
-                    Database(engine, timeout_s=BATCH_TIMEOUT_S),
-                    acceptance,
-                    rehint_after_s=rehint_after_s,
-                ),
-                counting=patient,
-            ),
+            BatchRecord(engine, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s),
         )
         self._database = database
         self._acceptance = acceptance
