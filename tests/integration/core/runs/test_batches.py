@@ -11,7 +11,12 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from config.postgres import PostgresSettings
-from services.core.errors import IdempotencyConflictError, QueueFullError, RunNotFoundError
+from services.core.errors import (
+    IdempotencyConflictError,
+    QueueFullError,
+    RunNotFoundError,
+    StoreUnavailableError,
+)
 from services.core.runs.batch_models import (
     AcceptedBatch,
     BatchChunk,
@@ -34,6 +39,10 @@ from tests.integration.core.runs.pieces import (
     run_sql,
 )
 
+CUT_CONNECTIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 FAILURE = Failure(FailureReason.PERMANENT, "parse", "It cannot be done.", 1)
 
 
@@ -188,6 +197,28 @@ async def test_a_batch_is_all_or_nothing(
     assert (await store.list_runs(api_key.id)).items == ()
     assert (await store.batches.list_batches(api_key.id)).items == ()
     assert (await post(store, api_key, 3)).is_new  # and the store goes on
+
+
+async def test_a_record_that_goes_away_in_the_middle_keeps_nothing(
+    store: RunStore, api_key: ApiKey, fresh_database: PostgresSettings
+) -> None:
+    """And the same request again makes the batch."""
+    keyed = {"idempotency_key": "1", "request_hash": b"a" * 32}
+
+    async def cut() -> AsyncGenerator[BatchChunk, None]:
+        async for chunk in chunks_of(500, 500):
+            yield chunk
+        await run_sql(fresh_database, CUT_CONNECTIONS)
+        async for chunk in chunks_of(500):
+            yield chunk
+
+    with pytest.raises(StoreUnavailableError):
+        await store.batches.accept_batch(new_batch(api_key, **keyed), cut())
+    assert (await store.batches.list_batches(api_key.id)).items == ()
+    assert (await store.list_runs(api_key.id)).items == ()
+
+    again = await post(store, api_key, 500, **keyed)
+    assert (await read(store, api_key, again)).counts[RunState.QUEUED] == 500
 
 
 async def test_a_queue_without_room_for_all_takes_none(
