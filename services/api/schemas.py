@@ -46,7 +46,7 @@ class CreateRun(Shape):
     input: StorableJson = Field(examples=[INPUT_EXAMPLE])
     """Fits the pipeline's input schema."""
     priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
-    """Higher is executed first."""
+    """Higher is executed first, within your key: keys take turns, whatever the priorities of their runs."""
     budget_usd: Usd | None = Field(
         default=None, gt=0, le=100_000, decimal_places=6, allow_inf_nan=False
     )

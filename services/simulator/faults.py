@@ -62,6 +62,8 @@ class Place(StrEnum):
     """POST /v1/messages/batches: errors before the batch exists; hang and drop after, so that it does."""
     BATCH_REQUEST = "batch_request"
     """Requests within a batch: an error makes them errored, a spoilt answer is their result."""
+    BATCH_RESULTS = "batch_results"
+    """GET of a batch's results: errors, those of lost answers, and truncated_stream, which leaves half out."""
 
 
 class FaultRule(BaseModel, extra="forbid"):

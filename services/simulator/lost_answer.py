@@ -15,9 +15,10 @@ LOSING = {Fault.HANG, Fault.DROP, Fault.BAD_GATEWAY}
 class LostAnswer(Response):
     """Hangs, is cut off, or is replaced by a proxy's error page."""
 
-    def __init__(self, fault: Fault) -> None:
-        """Prepare to lose the answer in this way, one of LOSING."""
+    def __init__(self, body: bytes, fault: Fault) -> None:
+        """Prepare to lose an answer with this body, in this way, which is one of LOSING."""
         super().__init__()
+        self._whole = body
         self._fault = fault
 
     async def __call__(
@@ -32,9 +33,9 @@ class LostAnswer(Response):
         elif self._fault is Fault.HANG:
             await _hang(receive)
         else:
-            headers = {"content-length": "1000"}
+            headers = {"content-length": str(len(self._whole))}
             await send_head(send, status=200, media_type=JSON, headers=headers)
-            await send_body(send, b"{", more=True)
+            await send_body(send, self._whole[: len(self._whole) // 2], more=True)
             # Returning from an unfinished answer makes uvicorn close the connection.
 
 

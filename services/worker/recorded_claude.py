@@ -246,7 +246,7 @@ class RecordedClaude:
             await self._book.settle_unmade(name, call)
             raise
         except BaseException:  # nobody sees the end of the call any more: it stays open
-            await self._admits.note_error(ticket, CallFault.OTHER)
+            await self._admits.note_error(ticket, CallFault.UNSEEN)
             raise
         await self._admits.note_answer(ticket, usage=reply.usage, seen=reply.seen_limits)
         await self._book.settle(

@@ -101,17 +101,21 @@ def _cost(state: LimitState, demand: Demand) -> Cost:
     """What the call will probably take: its estimates, corrected by how others erred."""
     return Cost(
         1.0,
-        demand.input_tokens * _ratio(state.input_tokens, state.answers),
-        demand.output_tokens * _ratio(state.output_tokens, state.answers),
+        _likely(demand.input_tokens, state.input_tokens, state.answers),
+        _likely(demand.output_tokens, state.output_tokens, state.answers),
     )
 
 
-def _ratio(bucket: Bucket, answers: int) -> float:
-    """True tokens per estimated one, with a margin that shrinks as answers come in."""
+def _likely(estimate: float, bucket: Bucket, answers: int) -> float:
+    """True tokens for estimated ones, with a margin that shrinks as answers come in.
+
+    What is estimated low stays: the estimates may have become better than they were.
+    """
     if bucket.asked <= 0:
-        return 1.0
-    ratio = bucket.used / bucket.asked * (1 + min(1.0, 2 / max(1, answers)))
-    return min(MAX_RATIO, max(MIN_RATIO, ratio))
+        return estimate
+    margin = 1 + min(1.0, 2 / max(1, answers))
+    ratio = min(MAX_RATIO, max(MIN_RATIO, margin * bucket.used / bucket.asked))
+    return max(estimate * ratio, min(estimate, margin * bucket.used))
 
 
 def _ready_s(state: LimitState, cost: Cost, *, now_s: float) -> float:

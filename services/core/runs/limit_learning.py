@@ -40,6 +40,8 @@ class CallFault(StrEnum):
     """5xx, or no answer at all: likewise."""
     OTHER = "other"
     """Claude works, and did not like this call."""
+    UNSEEN = "unseen"
+    """Nobody waited for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def learn(state: LimitState, note: Note, *, rules: LimitRules, now_s: float) -> 
         _follow_headers(state, note.admission, note.seen, caps=rules.caps)
     if note.admission.is_probe:
         state.probe_until_s = 0.0
-    if not note.is_made:
+    if not note.is_made or note.fault is CallFault.UNSEEN:
         return
     match note.fault:
         case CallFault.RATE_LIMITED:
@@ -109,6 +111,8 @@ def _settle(state: LimitState, note: Note) -> None:
 
 def _took(note: Note) -> Cost:
     """What counts against limits: input that was read from the cache does not."""
+    if note.fault is CallFault.UNSEEN:
+        return note.admission.cost
     is_counted = note.is_made and note.fault is not CallFault.RATE_LIMITED
     usage = note.usage or Usage()
     return Cost(

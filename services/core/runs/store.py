@@ -137,7 +137,10 @@ class RunStore(ClientRecord):
     async def claim_due_runs(
         self, *, owner: str, limit: int, shapes: Collection[str]
     ) -> list[Lease]:
-        """Take up to `limit` due, not isolated runs; higher priority first, then earlier due.
+        """Take up to `limit` due, not isolated runs, fairly between keys.
+
+        Those of keys that run the fewest come first, one of each in turn; within a key the higher
+        priority, then the earlier due. No key runs more than its `max_running`.
 
         Args:
             owner: The process, by a name that no other start of it has.
@@ -149,7 +152,7 @@ class RunStore(ClientRecord):
     async def claim_isolated_run(
         self, run_id: UUID, *, owner: str, shapes: Collection[str]
     ) -> Lease | None:
-        """Take one suspect run (is_isolated) if it is due, and of one of the shapes."""
+        """Take one suspect run (is_isolated) if it is due, of one of the shapes, and its key has room."""
         return await self._claims.claim_isolated_run(run_id, owner=owner, shapes=shapes)
 
     async def find_held(self, leases: Collection[Lease]) -> set[UUID]:

@@ -12,7 +12,7 @@ from services.simulator.batch_processing import process_batch
 from services.simulator.batches import Batch, BatchBody
 from services.simulator.errors import InvalidRequestError
 from services.simulator.fault_errors import error_of
-from services.simulator.faults import Place
+from services.simulator.faults import Fault, Place
 from services.simulator.lost_answer import LOSING, LostAnswer
 from services.simulator.reading import check_key, read_body
 from services.simulator.state import State, state_of
@@ -37,9 +37,8 @@ async def create_batch(request: Request) -> Response:
         raise error
     batch = state.batches.add(body.requests)
     _start(batch, state)
-    if rule.fault in LOSING:
-        return LostAnswer(rule.fault)
-    return JSONResponse(batch.describe(str(request.base_url)))
+    made = JSONResponse(batch.describe(str(request.base_url)))
+    return LostAnswer(bytes(made.body), rule.fault) if rule.fault in LOSING else made
 
 
 @router.get("")
@@ -58,10 +57,19 @@ async def read_batch(batch_id: str, request: Request) -> dict[str, Any]:
 @router.get("/{batch_id}/results")
 async def read_results(batch_id: str, request: Request) -> Response:
     """What came of its requests, a line for each, in no order."""
-    batch = state_of(request).batches.get(batch_id)
+    state = state_of(request)
+    batch = state.batches.get(batch_id)
     if batch.ended_at is None:
         raise InvalidRequestError(f"Batch {batch_id} has not ended: it has no results yet")
-    return StreamingResponse(_pieces(batch.results), media_type="application/x-jsonl")
+    rule = state.faults.rule_for("", request.headers, place=Place.BATCH_RESULTS)
+    error = error_of(rule)
+    if error is not None:
+        raise error
+    if rule.fault in LOSING:
+        return LostAnswer(b"".join(batch.results), rule.fault)
+    is_truncated = rule.fault is Fault.TRUNCATED_STREAM
+    lines = batch.results[: batch.size // 2] if is_truncated else batch.results
+    return StreamingResponse(_pieces(lines), media_type="application/x-jsonl")
 
 
 @router.post("/{batch_id}/cancel")

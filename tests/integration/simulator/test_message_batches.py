@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import anthropic
+import httpx2
 import pytest
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 
@@ -170,12 +171,29 @@ async def test_a_batch_can_be_made_though_its_answer_is_lost(sdk, admin) -> None
         admin.put("faults", fault=fault, count=1, place="batch_create")
         with pytest.raises(anthropic.APIError):
             await sdk.messages.batches.create(requests=requests(1))
+    admin.put("faults", fault="hang", count=1, place="batch_create")
+    with pytest.raises(anthropic.APITimeoutError):
+        await sdk.with_options(timeout=0.3).messages.batches.create(requests=requests(1))
     admin.put("faults", fault="overloaded", count=1, place="batch_create")
     with pytest.raises(anthropic.InternalServerError):
         await sdk.messages.batches.create(requests=requests(1))
 
-    assert len((await sdk.messages.batches.list()).data) == 2
-    assert len(admin.get("batches")["batches"]) == 2
+    assert len((await sdk.messages.batches.list()).data) == 3
+    assert len(admin.get("batches")["batches"]) == 3
+
+
+async def test_results_can_be_cut_off(sdk, admin) -> None:
+    """By the connection's end, or in good order; asked again, they are whole."""
+    batch = await ended(sdk, await sdk.messages.batches.create(requests=requests(10)))
+    for fault in ("overloaded", "drop", "truncated_stream"):
+        admin.put("faults", fault=fault, count=1, place="batch_results")
+
+    with pytest.raises(anthropic.InternalServerError):
+        await results(sdk, batch)
+    with pytest.raises((httpx2.HTTPError, ValueError)):
+        await results(sdk, batch)
+    assert len(await results(sdk, batch)) == 5
+    assert len(await results(sdk, batch)) == 10
 
 
 async def test_faults_can_hit_requests_within_a_batch(sdk, admin) -> None:

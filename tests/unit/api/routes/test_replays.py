@@ -400,3 +400,15 @@ async def test_a_full_disk_is_said_to_be_one(
     assert (health["status"], health["postgres"]["status"]) == ("degraded", "full")
     assert "disk is full" in health["postgres"]["error"]
     assert (await stranger.get("/readyz")).status_code == 200
+
+
+async def test_a_replay_may_raise_the_budget(
+    client: httpx.AsyncClient, store: InMemoryRunStore
+) -> None:
+    """A run that ran out of money goes on with more."""
+    run_id = await post_failed(client, store, reason="budget_exceeded")
+
+    answer = await client.post(f"/v1/runs/{run_id}/replay", json={"budget_usd": 0.75})
+
+    assert (answer.status_code, answer.json()["budget_usd"]) == (202, 0.75)
+    assert str(store.runs[UUID(str(run_id))].budget_usd) == "0.75"

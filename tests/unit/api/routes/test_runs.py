@@ -1,5 +1,8 @@
 """Posting, reading, listing and cancelling runs."""
 
+import hashlib
+import json
+
 import httpx
 import pytest
 from uuid_utils.compat import uuid7
@@ -75,6 +78,30 @@ async def test_a_repeated_post_gives_the_same_run_without_a_second_hint(
     assert first.status_code == again.status_code == 202
     assert first.json()["id"] == again.json()["id"]
     assert len(publisher.hints) == 1
+
+
+async def test_a_run_may_ask_in_batches(
+    client: httpx.AsyncClient, store: InMemoryRunStore, letter: dict[str, object]
+) -> None:
+    """The mode is kept, and it makes another request; without one a run asks live."""
+    key = {"Idempotency-Key": "1"}
+    batch = await client.post("/v1/runs", json=letter | {"mode": "batch"}, headers=key)
+    live = await client.post("/v1/runs", json=letter, headers=key)
+    plain = await client.post("/v1/runs", json=letter)
+
+    assert [new.mode for new in store.accepted] == ["batch", "live"]
+    assert (batch.json()["mode"], live.status_code, plain.json()["mode"]) == ("batch", 422, "live")
+
+
+async def test_a_request_from_before_there_were_modes_is_known_again(
+    client: httpx.AsyncClient, store: InMemoryRunStore, letter: dict[str, object]
+) -> None:
+    """A client that repeats a POST during a deployment gets its run, not a conflict."""
+    await client.post("/v1/runs", json=letter, headers={"Idempotency-Key": "1"})
+
+    members = {"budget_usd": None, "metadata": {}, "priority": 0, **letter}
+    canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
+    assert store.accepted[0].request_hash == hashlib.sha256(canonical.encode()).digest()
 
 
 async def test_keys_do_not_share_idempotency_keys(

@@ -48,6 +48,7 @@ from tests.unit.core.claude.outcome_page import PAGE, outcome_table, shown_table
 
 REQUEST = ClaudeRequest(system="Be brief.", prompt="Yes or no?", max_tokens=50)
 BACKOFF = RetryAfter(1)
+BUSY = RetryAfter(1, is_counted=False)
 NO_BUDGET = GiveUp(FailureReason.BUDGET_EXCEEDED)
 PERMANENT = GiveUp(FailureReason.PERMANENT)
 POLICY = RetryPolicy(max_attempts=5, backoff_s=2, backoff_max_s=900)
@@ -62,8 +63,8 @@ STOPS = {
     "model_context_window_exceeded": (ClaudeRejectedError, PERMANENT),
 }
 TYPES = {
-    "rate_limit_error": (429, ClaudeRateLimitedError, BACKOFF),
-    "overloaded_error": (529, ClaudeOverloadedError, BACKOFF),
+    "rate_limit_error": (429, ClaudeRateLimitedError, BUSY),
+    "overloaded_error": (529, ClaudeOverloadedError, BUSY),
     "api_error": (500, ClaudeUnavailableError, BACKOFF),
     "timeout_error": (504, ClaudeUnavailableError, BACKOFF),
     "conflict_error": (409, ClaudeUnavailableError, BACKOFF),
@@ -100,7 +101,7 @@ CODES = {
         NO_BUDGET,
     ),
     "user_profile_not_billable": (403, "permission_error", ClaudeSpendLimitError, NO_BUDGET),
-    "ramp_limit_exceeded": (*LIMITED, ClaudeRateLimitedError, RetryAfter(61)),
+    "ramp_limit_exceeded": (*LIMITED, ClaudeRateLimitedError, RetryAfter(61, is_counted=False)),
     "cmek_context_unavailable": (503, "api_error", ClaudeUnavailableError, RetryAfter(121)),
     "cmek_key_unreachable": (503, "api_error", ClaudeUnavailableError, RetryAfter(31)),
     "request_body_timeout": (*INVALID, ClaudeUnavailableError, BACKOFF),
@@ -128,8 +129,8 @@ BY_STATUS = {
     408: (ClaudeUnavailableError, BACKOFF),
     409: (ClaudeUnavailableError, BACKOFF),
     425: (ClaudeUnavailableError, BACKOFF),
-    429: (ClaudeRateLimitedError, BACKOFF),
-    529: (ClaudeOverloadedError, BACKOFF),
+    429: (ClaudeRateLimitedError, BUSY),
+    529: (ClaudeOverloadedError, BUSY),
 }
 NOT_CLAUDES = {400: ClaudeRejectedError, 451: ClaudeRejectedError, 502: ClaudeUnavailableError}
 AS_THEIR_TYPE = Path(__file__).with_name("codes_as_their_type.txt").read_text().split()
@@ -300,7 +301,7 @@ async def test_a_ramp_limit_waits_for_the_next_minute(headers, expected_s) -> No
     api = MessagesApi(headers=headers)
     api.error("rate_limit_error", status=429, error_code="ramp_limit_exceeded")
 
-    assert RetryAfter(expected_s) == follows(await failed(api))
+    assert RetryAfter(expected_s, is_counted=False) == follows(await failed(api))
 
 
 def test_the_table_knows_all_that_the_package_knows() -> None:

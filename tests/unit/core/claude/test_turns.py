@@ -20,7 +20,7 @@ from services.core.errors import (
     ClaudeTruncatedError,
 )
 from services.core.usage import Usage
-from services.simulator.answer import count_input_tokens
+from services.simulator.prefixes import count_input_tokens
 from services.simulator.schemas import CountTokensRequest
 from tests.unit.core.claude.messages_api import (
     MessagesApi,

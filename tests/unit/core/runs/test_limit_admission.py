@@ -181,7 +181,9 @@ def test_estimates_are_corrected_by_how_others_erred() -> None:
     state.input_tokens.asked, state.input_tokens.used = 1000.0, 1500.0
     state.output_tokens.asked, state.output_tokens.used = 4000.0, 400.0
 
-    assert admitted(state, Demand(100, 1000)).cost == pytest.approx(Cost(1, 150, 100), rel=1e-4)
+    assert admitted(state, Demand(100, 5000)).cost == pytest.approx(
+        tuple(Cost(1, 150, 500)), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(("answers", "charged"), [(1, 300), (2, 300), (4, 225), (200, 151.5)])
@@ -191,6 +193,16 @@ def test_what_few_answers_teach_is_taken_with_a_margin(answers: int, charged: fl
     state.input_tokens.asked, state.input_tokens.used = 1000.0, 1500.0
 
     assert admitted(state, Demand(100, 10)).cost.input_tokens == pytest.approx(charged)
+
+
+def test_estimates_that_have_become_better_are_believed() -> None:
+    """The first ones were ten times too high; one below the mean of all answers is none of them."""
+    state = known_state()
+    state.output_tokens.asked, state.output_tokens.used = 3000.0, 300.0
+
+    costs = [admitted(state, Demand(1, estimate)).cost for estimate in (3000, 400, 200)]
+
+    assert [cost.output_tokens for cost in costs] == pytest.approx([300, 300, 200], rel=1e-4)
 
 
 def test_while_limits_are_unknown_few_are_under_way() -> None:

@@ -400,6 +400,28 @@ def test_a_probe_that_was_not_made_leaves_the_question_to_the_next() -> None:
     assert admit(state, now_s=NOW_S + 32).is_probe
 
 
+def test_a_call_whose_end_nobody_saw_counts_as_estimated() -> None:
+    """It says nothing else: Claude may hang."""
+    state = known_state()
+    state.factor = 0.5
+    state.faults = 2
+
+    tell(state, Note(admit(state), fault=CallFault.UNSEEN), now_s=NOW_S)
+
+    assert [bucket.level for bucket in state.buckets] == [59, 59_000, 5_900]
+    assert (state.in_flight.requests, state.factor, state.faults) == (0, 0.5, 2)
+
+
+def test_a_probe_whose_end_nobody_saw_leaves_the_question_to_the_next() -> None:
+    """The breaker stays half open."""
+    state, _ = open_breaker()
+    probe = admit(state, now_s=NOW_S + 31)
+
+    tell(state, Note(probe, fault=CallFault.UNSEEN), now_s=NOW_S + 32)
+
+    assert admit(state, now_s=NOW_S + 32).is_probe
+
+
 def test_a_rejected_probe_closes_it() -> None:
     """Claude works, and did not like the call."""
     state, _ = open_breaker()

@@ -176,4 +176,4 @@ def test_large_calls_get_their_turn_among_many_small_ones() -> None:
     begun_s = sorted(simulation.begun_s(min_input_tokens=12_000))
     assert simulation.answered == 1000
     assert simulation.elapsed_s < MAX_SLOWNESS * claude.ideal_s(calls)
-    assert max(after - before for before, after in pairwise(begun_s)) < 120
+    assert max(after - before for before, after in pairwise(begun_s)) < 200
