@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from services.core.db import Database
 from services.core.errors import RunNotCancellableError
+from services.core.runs.acceptance import RunAcceptance
 from services.core.runs.batches import BatchRecord
 from services.core.runs.cancelling import cancel_runs
 from services.core.runs.emails import EmailReader
@@ -18,12 +21,22 @@ from services.core.runs.states import FailureReason, RunState
 class ClientRecord:
     """The part of RunStore that knows no leases; a key sees its own runs only."""
 
-    def __init__(self, database: Database, replays: RunReplays, batches: BatchRecord) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        acceptance: RunAcceptance,
+        *,
+        timeout_s: float,
+        rehint_after_s: float,
+    ) -> None:
+        database = Database(engine, timeout_s=timeout_s)
         self._record = database
         self._reader = RunReader(database)
         self._emails = EmailReader(database)
-        self._replays = replays
-        self.batches = batches
+        self._replays = RunReplays(database, acceptance, rehint_after_s=rehint_after_s)
+        self.batches = BatchRecord(
+            engine, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s
+        )
         """Batches of runs, as clients see them."""
 
     async def cancel_run(self, key_id: UUID, run_id: UUID) -> Run:
