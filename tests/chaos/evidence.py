@@ -11,7 +11,7 @@ import httpx
 from tests.chaos.stack import Addresses, Stack
 
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
-STEP_EVENTS = frozenset({"step.started", "step.succeeded", "step.retrying"})
+STEP_EVENTS = frozenset({"step.started", "step.succeeded", "step.retrying", "step.waiting"})
 FINAL_EVENTS = frozenset({"run.succeeded", "run.failed", "run.cancelled"})
 
 

@@ -34,11 +34,13 @@ def _fenced(transition: Transition, columns: str, body: str) -> TextClause:
     )
 
 
-# Calls whose answers are not wanted again: those that failed, and those that the try failed of.
+# Calls whose answers are not wanted again: those that failed, and those that the try failed of. No
+# try has failed of an answer that is yet to come from a message batch.
 FORGET_CALLS = forgetting(
     """
          USING held JOIN item USING (run_id)
          WHERE claude_calls.run_id = held.run_id AND claude_calls.step = item.step
+           AND claude_calls.state NOT IN (:call_waiting, :call_submitted)
            AND (claude_calls.state = :call_failed OR item.forgets_all
                 OR encode(claude_calls.question, 'hex') = ANY (item.forgotten))
     """

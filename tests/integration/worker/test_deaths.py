@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -12,7 +13,7 @@ import pytest
 from services.core.runs.models import Run
 from services.core.runs.states import FailureReason, RunState
 from tests.fakes.waiting import until
-from tests.integration.worker.lab import LEASE_TTL_S, Lab
+from tests.integration.worker.lab import LEASE_TTL_S, Lab, LabWorker
 
 INNOCENTS = 20
 LONG_LEASE = {"CELERY_LEASE_TTL_S": "60"}
@@ -69,11 +70,11 @@ async def test_a_kill_from_outside_costs_seconds(lab: Lab) -> None:
 async def test_the_watcher_starts_a_worker_again_that_died(lab: Lab) -> None:
     """Nobody waits for the container, which would restart later and later; a stop is a stop."""
     worker = await lab.start_worker(**LONG_LEASE)
-    for ready in (1, 2):
-        await until(lambda ready=ready: worker.output().count(" ready.") == ready, within_s=20)  # type: ignore[misc]
+    for starts in (1, 2):
+        await until(partial(_has_started, worker, times=starts), within_s=20)
         await _post_waiting(lab, 1, 0.1)
         os.kill(worker.pool_pid, signal.SIGKILL)
-    await until(lambda: worker.output().count(" ready.") == 3, within_s=20)
+    await until(partial(_has_started, worker, times=3), within_s=20)
     (run,) = await lab.wait(await lab.post("wait", 0.1))
 
     assert RunState.SUCCEEDED is run.state
@@ -169,6 +170,11 @@ async def test_a_cancelled_call_is_cut_off_within_two_seconds(lab: Lab) -> None:
 
     assert took_s < 2
     assert [RunState.SUCCEEDED] * 2 == [run.state for run in runs]
+
+
+def _has_started(worker: LabWorker, *, times: int) -> bool:
+    """Whether it has come to consuming so many times."""
+    return worker.output().count(" ready.") == times
 
 
 def _runs(pid: int) -> bool:

@@ -304,6 +304,22 @@ async def test_the_last_result_of_a_message_batch_makes_a_run_due(
     assert 24 * 3600 < lease.remaining_s
 
 
+async def test_what_a_message_batch_will_answer_is_not_forgotten(
+    store: RunStore, api_key: ApiKey
+) -> None:
+    """A try that fails of one answer leaves the others on their way: they are paid for."""
+    run = await accept(store, api_key, mode=RunMode.BATCH)
+    lease = await claim(store)
+    calls = [in_batch(b"here"), in_batch(b"on its way")]
+    opened = [await store.open_call(lease, call) for call in calls]
+    await settle(store, lease, calls[0], opened[0].reservation)
+
+    await store.retry_run(lease, step="parse", error="x", delay_s=0, forgotten=None)
+
+    assert [call.question for call in (await claim(store)).calls] == [b"on its way"]
+    assert (COST, WORST, NOTHING) == await owed(store, run)
+
+
 async def test_results_that_come_while_a_run_is_being_parked_are_not_missed(
     open_store: StoreFactory, api_key: ApiKey
 ) -> None:
