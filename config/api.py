@@ -37,6 +37,8 @@ class ApiSettings(Settings):
     """First API key, stored (hashed) by `migrate`; read from the secret file `api_initial_key` in containers."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     """Largest request body, in bytes; more is answered 413."""
+    max_batch_bytes: int = Field(default=33_554_432, ge=1024)
+    """Largest body of a batch of runs (`POST /v1/batches`), in bytes; more is answered 413."""
     max_queued_runs: int = Field(default=100_000, ge=1)
     """Queued runs above which new ones are answered 429."""
     keepalive_s: int = Field(default=65, ge=1)

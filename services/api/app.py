@@ -15,6 +15,7 @@ from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.api.background import in_background
+from services.api.batch_hub import BatchHub
 from services.api.deadline import Pulse
 from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
@@ -30,6 +31,7 @@ from services.api.middleware.security_headers import SecurityHeadersMiddleware
 from services.api.openapi import describe_api
 from services.api.redis_probe import RedisProbe
 from services.api.routes import (
+    batches,
     dead_letters,
     docs,
     emails,
@@ -51,7 +53,18 @@ from services.pipelines.registry import PIPELINES
 
 STATEMENT_S = 1.6
 """Seconds that one statement may take, its wait for a connection included; then what hangs makes way for others."""
-ROUTERS = (runs, usage, events, dead_letters, pipelines, emails, health, metrics, docs)
+ROUTERS = (
+    runs,
+    usage,
+    events,
+    batches,
+    dead_letters,
+    pipelines,
+    emails,
+    health,
+    metrics,
+    docs,
+)
 
 
 def create_app(dependencies: Dependencies | None = None) -> FastAPI:
@@ -70,6 +83,7 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_live)
     app.state.dependencies = dependencies
     app.state.event_hub = EventHub(dependencies.store)
+    app.state.batch_hub = BatchHub(dependencies.store.batches)
     app.state.record_pulse = Pulse()
     app.state.key_lookups = KeyLookups(dependencies.store, app.state.record_pulse)
     app.state.full_disk = FullDisk()
@@ -120,22 +134,36 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     """Work that begins with the process and ends with it."""
     deps: Dependencies = app.state.dependencies
     hub: EventHub = app.state.event_hub
+    batch_hub: BatchHub = app.state.batch_hub
+
+    def close_streams() -> None:
+        hub.close()
+        batch_hub.close()
+
     sweeper = Sweeper(deps.store, deps.publisher, app.state.full_disk, deps.sweep_interval_s)
     deps.publisher.start()
     try:
-        turns = (("Reading events", hub.poll), ("Sweeping", sweeper.sweep))
-        with on_stop_signal(hub.close):
+        turns = (
+            ("Reading events", hub.poll),
+            ("Reading batches", batch_hub.poll),
+            ("Sweeping", sweeper.sweep),
+        )
+        with on_stop_signal(close_streams):
             async with in_background(*turns):
                 yield
     finally:
-        hub.close()
+        close_streams()
         await asyncio.to_thread(deps.publisher.close)
         await deps.close()
 
 
 def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
     """The last one added is the first to see a request."""
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        max_body_bytes=settings.max_body_bytes,
+        exceptions={batches.PATH: settings.max_batch_bytes},
+    )
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(AccessLogMiddleware, measure=app.state.http_metrics.measure)
     app.add_middleware(RequestIdMiddleware)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from hmac import compare_digest
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
@@ -18,7 +18,7 @@ from services.core.runs.models import ApiKey
 
 # Compared with where there is no such key, so that an unknown key costs the same as a wrong one.
 _NO_HASH = bytes(32)
-_JSON = "application/json"
+JSON = "application/json"
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -45,8 +45,8 @@ async def authenticate(authorization: str, keys: KeyLookups) -> ApiKey:
     return key
 
 
-def require_json(request: Request) -> None:
-    """Refuse a body that does not call itself JSON.
+def require_media_type(request: Request, supported: tuple[str, ...]) -> None:
+    """Refuse a body that calls itself something else than what is read here.
 
     Raises:
         UnsupportedMediaTypeError: Its Content-Type is another one, or none.
@@ -54,18 +54,29 @@ def require_json(request: Request) -> None:
     has_body = "transfer-encoding" in request.headers or request.headers.get(
         "content-length", "0"
     ) not in ("", "0")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if has_body and media_type != _JSON:
-        raise UnsupportedMediaTypeError
+    if has_body and media_type_of(request) not in supported:
+        raise UnsupportedMediaTypeError(supported=supported)
+
+
+def media_type_of(request: Request) -> str:
+    """What the body calls itself, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class KeyedRoute(APIRoute):
     """Asks who calls before it reads the body: a stranger gets 401 and nothing else."""
 
+    media_types: ClassVar[tuple[str, ...]] = (JSON,)
+    """What its body may be."""
+
+    @property
+    def has_body(self) -> bool:
+        """Whether there is a body to read."""
+        return self.body_field is not None
+
     def get_route_handler(self) -> Handler:
         """The route's handler, behind the key and within the time that the record has."""
         handle = super().get_route_handler()
-        has_body = self.body_field is not None
 
         async def handle_keyed(request: Request) -> Response:
             async with record_deadline(request.app.state.record_pulse) as deadline:
@@ -73,8 +84,8 @@ class KeyedRoute(APIRoute):
                 keys: KeyLookups = request.app.state.key_lookups
                 authorization = request.headers.get("authorization", "")
                 request.state.api_key = await authenticate(authorization, keys)
-                require_json(request)
-                if has_body:
+                require_media_type(request, self.media_types)
+                if self.has_body:
                     with deadline.paused():  # a slow client is not a slow record
                         await _read_body(request)
                 return await handle(request)

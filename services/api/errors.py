@@ -43,7 +43,10 @@ class UnauthorizedError(PenstockError):
 
 
 class UnsupportedMediaTypeError(PenstockError):
-    """Send the body as application/json."""
+    """The body is of another media type than is read here."""
+
+    def __init__(self, *, supported: Iterable[str]) -> None:
+        super().__init__(f"Send the body as {' or '.join(supported)}.")
 
 
 class UnknownPipelineError(PenstockError):
@@ -100,7 +103,9 @@ METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "Method not allowed"
 NOT_CANCELLABLE = ProblemType("not-cancellable", 409, "The run has ended already")
 NOT_REPLAYABLE = ProblemType("not-replayable", 409, "The run has neither failed nor been cancelled")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The body is too large")
-UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The body is not JSON")
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type", 415, "The body is of another media type than is read here"
+)
 INVALID_REQUEST = ProblemType("invalid-request", 422, "The request is not as documented")
 UNKNOWN_PIPELINE = ProblemType("unknown-pipeline", 422, "There is no such pipeline")
 IDEMPOTENCY_CONFLICT = ProblemType(
@@ -221,10 +226,13 @@ def _members_of(error: Exception) -> dict[str, Any]:
         return {"known_pipelines": error.known}
     if isinstance(error, InvalidRequestError):
         shown = error.errors[:MAX_FIELD_ERRORS]
-        return {
-            "errors": [{"in": e.location, "field": e.field, "message": e.message} for e in shown]
-        }
+        return {"errors": [_error_member(found) for found in shown]}
     return {}
+
+
+def _error_member(found: FieldError) -> dict[str, Any]:
+    row = {} if found.row is None else {"row": found.row}
+    return {"in": found.location, **row, "field": found.field, "message": found.message}
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:

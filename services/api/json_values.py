@@ -1,6 +1,7 @@
 """JSON that clients may choose freely, within what the record can keep."""
 
 import math
+import re
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -10,13 +11,15 @@ MAX_DEPTH: Final = 32
 MAX_METADATA_ENTRIES: Final = 32
 MAX_METADATA_CHARS: Final = 500
 
+_UNSTORABLE: Final = re.compile("[\\x00\\ud800-\\udfff]")
+
 Json = dict[str, Any]
 
 
 def _is_storable(value: object) -> bool:
     """Whether PostgreSQL can keep a JSON scalar or key: no U+0000, no lone surrogates, no NaN."""
     if isinstance(value, str):
-        return "\x00" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
+        return _UNSTORABLE.search(value) is None
     return not isinstance(value, float) or math.isfinite(value)
 
 

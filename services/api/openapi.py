@@ -1,6 +1,6 @@
 """The OpenAPI document: problems, examples, and what FastAPI leaves out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from services import __version__
+from services.api.batch_schemas import CreateBatch
 from services.api.errors import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -37,26 +38,48 @@ Post an input, get `202`; a worker runs the pipeline's steps; read, watch, cance
 | problem type | status | |
 |---|---|---|
 """
+
+
 # FastAPI describes the events of a stream with `itemSchema`, which OpenAPI has from 3.2 on.
-_EVENT_STREAM: Final = {
-    "schema": {
-        "type": "object",
-        "description": "One event; the stream is a sequence of these in the format of Server-Sent Events.",
-        "properties": {
-            "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
-            "event": {"type": "string", "enum": list(EventType)},
-            "data": {"type": "string", "contentMediaType": "application/json"},
+def _event_stream(events: Iterable[str], example: dict[str, str]) -> dict[str, Any]:
+    """A stream of events of some types."""
+    return {
+        "schema": {
+            "type": "object",
+            "description": "One event; the stream is a sequence of these in the format of Server-Sent Events.",
+            "properties": {
+                "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+                "event": {"type": "string", "enum": list(events)},
+                "data": {"type": "string", "contentMediaType": "application/json"},
+            },
+            "required": ["id", "event", "data"],
         },
-        "required": ["id", "event", "data"],
-    },
-    "example": {
-        "id": "5",
-        "event": EventType.CLAUDE_DELTA,
-        "data": '{"step": "compose_email", "text": "Dear Dr. Marsh"}',
-    },
+        "example": example,
+    }
+
+
+_EVENT_STREAMS: Final = {
+    "/v1/runs/{run_id}/events": _event_stream(
+        EventType,
+        {
+            "id": "5",
+            "event": EventType.CLAUDE_DELTA,
+            "data": '{"step": "compose_email", "text": "Dear Dr. Marsh"}',
+        },
+    ),
+    "/v1/batches/{batch_id}/events": _event_stream(
+        ("batch.progress", "batch.finished"),
+        {
+            "id": "3588760862746",
+            "event": "batch.progress",
+            "data": '{"counts": {"queued": 2, "running": 1, "succeeded": 1, "failed": 0, "cancelled": 0}, '
+            '"progress": 0.25, "cost_usd": 0.0066, "eta_s": 12.5, "finished_at": null}',
+        },
+    ),
 }
 TAGS: Final = [
     {"name": "runs", "description": "Post, read, watch, cancel and replay runs."},
+    {"name": "batches", "description": "Many runs at once, and what came out as one file."},
     {"name": "dead letters", "description": "Failed runs, to look at and to replay together."},
     {"name": "pipelines", "description": "What can be run."},
     {"name": "usage", "description": "What a key spends."},
@@ -139,10 +162,13 @@ def describe_api(app: FastAPI, pipelines: Mapping[str, Pipeline[Any]]) -> dict[s
         routes=app.routes,
         tags=TAGS,
     )
-    _, problem = models_json_schema([(Problem, "serialization")], ref_template=_REF, by_alias=True)
-    document["components"]["schemas"] |= problem["$defs"]
-    watch = document["paths"]["/v1/runs/{run_id}/events"]["get"]["responses"]["200"]
-    watch["content"]["text/event-stream"] = _EVENT_STREAM
+    _, unnamed = models_json_schema(
+        [(Problem, "serialization"), (CreateBatch, "validation")], ref_template=_REF, by_alias=True
+    )
+    document["components"]["schemas"] |= unnamed["$defs"]
+    for path, stream in _EVENT_STREAMS.items():
+        watch = document["paths"][path]["get"]["responses"]["200"]
+        watch["content"]["text/event-stream"] = stream
     body = document["paths"]["/v1/runs"]["post"]["requestBody"]["content"]["application/json"]
     body["examples"] = _run_examples(pipelines)
     return document

@@ -177,6 +177,8 @@ class Run(Shape):
     """The batch that it was posted with; empty if it was posted alone."""
     replays: int
     """Times that it was replayed; `GET /v1/runs/{id}/history` shows what was before."""
+    batch_row: int | None
+    """Its row in the batch: 1, 2, 3, … as sent."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -264,6 +266,8 @@ class ProblemField(BaseModel):
     """body, query, header or path"""
     field: str = Field(examples=["/input/template"])
     """JSON Pointer into that place; empty for all of it."""
+    row: int | None = Field(default=None, examples=[17])
+    """The row of a batch, with which `field` points into the row's input; not there where it is none's."""
     message: str = Field(examples=["Field required"])
 
 

@@ -16,6 +16,8 @@ class FieldError:
     field: str
     """JSON Pointer (RFC 6901) into that place; empty for all of it."""
     message: str
+    row: int | None = None
+    """The row of a batch, 1, 2, 3, ... as sent; the pointer is into its input then."""
 
 
 def describe_validation(errors: Iterable[Any], *, body: object) -> list[FieldError]:
@@ -31,7 +33,7 @@ def describe_validation(errors: Iterable[Any], *, body: object) -> list[FieldErr
         is_missing = error["type"] == "missing"
         parts = _locate(path, body, is_missing=is_missing) if place == "body" else path
         message = str(error["msg"]).removeprefix("Value error, ")
-        found.append(FieldError(str(place), _pointer(parts), message))
+        found.append(FieldError(str(place), pointer_to(parts), message))
     return found
 
 
@@ -53,6 +55,7 @@ def _has(value: object, part: object) -> bool:
     return isinstance(value, dict) and part in value
 
 
-def _pointer(parts: Iterable[Any]) -> str:
+def pointer_to(parts: Iterable[Any]) -> str:
+    """The JSON Pointer of a path, cut if it is very long."""
     escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in parts)
     return "".join(f"/{part}" for part in escaped)[:MAX_FIELD_CHARS]

@@ -73,9 +73,12 @@ class Api:
 
     def read_events(self, run_id: str, *, after: int = 0) -> list[tuple[int, str, JsonObject]]:
         """Every event of a run to its end, as (id, type, data)."""
+        return self.read_events_of(f"/v1/runs/{run_id}", after=after)
+
+    def read_events_of(self, path: str, *, after: int = 0) -> list[tuple[int, str, JsonObject]]:
+        """Every event of a run or a batch to its end, as (id, type, data)."""
         headers = {"Last-Event-ID": str(after)} if after else {}
-        path = f"/v1/runs/{run_id}/events"
-        with self.http.stream("GET", path, headers=headers, timeout=60) as answer:
+        with self.http.stream("GET", f"{path}/events", headers=headers, timeout=60) as answer:
             assert answer.status_code == 200
             return list(_parse_events(answer.iter_lines()))
 

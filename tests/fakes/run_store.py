@@ -40,6 +40,7 @@ from services.core.runs.models import (
 from services.core.runs.replay_plan import PastStep, kept_steps
 from services.core.runs.states import FINAL_STATES, EventType, FailureReason, RunState, StepState
 from services.core.usage import Usage
+from tests.fakes.batch_record import InMemoryBatchRecord
 
 NO_COST = Decimal(0)
 
@@ -64,6 +65,7 @@ class InMemoryRunStore:
         self.is_away = False
         self._max_queued_runs = max_queued_runs
         self._requests: dict[tuple[UUID, str], tuple[bytes | None, UUID]] = {}
+        self.batches = InMemoryBatchRecord(self)
 
     # --- what tests do to it ------------------------------------------------------------------
     def append_event(
@@ -101,6 +103,14 @@ class InMemoryRunStore:
         self.emails[email.id] = email
         return email
 
+    def add_run(self, new: NewRun) -> Run:
+        """Queue a run, whatever the queue."""
+        run = _queued(new)
+        self.runs[run.id] = run
+        self.accepted.append(new)
+        self.append_event(run.id, EventType.RUN_QUEUED)
+        return run
+
     # --- accept -------------------------------------------------------------------------------
     async def accept_run(self, new: NewRun) -> tuple[Run, bool]:
         """As RunStore."""
@@ -112,10 +122,7 @@ class InMemoryRunStore:
             if known:
                 return self.runs[known[1]], False
         self._refuse_if_full()
-        run = _queued(new)
-        self.runs[run.id] = run
-        self.accepted.append(new)
-        self.append_event(run.id, EventType.RUN_QUEUED)
+        run = self.add_run(new)
         if new.idempotency_key:
             self._requests[new.key_id, new.idempotency_key] = (new.request_hash, run.id)
         return run, True
@@ -155,12 +162,13 @@ class InMemoryRunStore:
         *,
         state: RunState | None = None,
         pipeline: str | None = None,
+        batch_id: UUID | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[Run]:
         """As RunStore."""
         self._note("list_runs")
-        wanted = {"key_id": key_id, "state": state, "pipeline": pipeline}
+        wanted = {"key_id": key_id, "state": state, "pipeline": pipeline, "batch_id": batch_id}
         return _page(self.runs, wanted, cursor, limit)
 
     async def list_dead_letters(
@@ -226,6 +234,7 @@ class InMemoryRunStore:
         ids: Sequence[UUID] | None = None,
         pipeline: str | None = None,
         reason: FailureReason | None = None,
+        batch_id: UUID | None = None,
         shapes: Mapping[str, tuple[str, ...]],
     ) -> list[DueHint]:
         """As RunStore."""
@@ -236,6 +245,7 @@ class InMemoryRunStore:
             if (run.key_id == key_id and run.pipeline in shapes and _failed_for(run, reason))
             and (ids is None or run.id in ids)
             and pipeline in {None, run.pipeline}
+            and batch_id in {None, run.batch_id}
         ]
         for run in wanted:
             names = shapes[run.pipeline]
@@ -353,9 +363,9 @@ class InMemoryRunStore:
         self._note("list_call_limits")
         return self.call_limits
 
-    def _refuse_if_full(self) -> None:
+    def _refuse_if_full(self, *, adding: int = 1) -> None:
         queued = [run for run in self.runs.values() if run.state is RunState.QUEUED]
-        if len(queued) >= self._max_queued_runs:
+        if len(queued) + adding > self._max_queued_runs:
             raise QueueFullError(retry_after_s=7)
 
     def _note(self, statement: str) -> None:

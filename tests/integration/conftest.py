@@ -59,11 +59,7 @@ def clean_redis(redis_settings: RedisSettings) -> RedisSettings:
 @pytest.fixture(scope="session")
 def template_database(postgres_settings: PostgresSettings) -> str:
     """A migrated database that others are copied from, which takes a tenth of migrating."""
-    _run(_execute(postgres_settings, f"CREATE DATABASE {TEMPLATE}"))
-    template = postgres_settings.model_copy(update={"db": TEMPLATE})
-    _run(prepare(template, None))
-    _run(_execute(template, ALWAYS_SWEPT))
-    return TEMPLATE
+    return migrated(postgres_settings)
 
 
 @pytest.fixture
@@ -118,6 +114,15 @@ async def api_key(store: RunStore) -> ApiKey:
     assert parsed is not None
     prefix, key_hash = parsed
     return await store.add_key(name="test", prefix=prefix, key_hash=key_hash)
+
+
+def migrated(server: PostgresSettings) -> str:
+    """Make the database that others are copied from; its name."""
+    _run(_execute(server, f"CREATE DATABASE {TEMPLATE}"))
+    template = server.model_copy(update={"db": TEMPLATE})
+    _run(prepare(template, None))
+    _run(_execute(template, ALWAYS_SWEPT))
+    return TEMPLATE
 
 
 @contextmanager

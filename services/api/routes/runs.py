@@ -61,6 +61,7 @@ class RunQuery(PageQuery):
 
     state: RunState | None = None
     pipeline: Name | None = Field(default=None, examples=["outreach_email"])
+    batch_id: UUID | None = None
 
 
 _BODY_KINDS = (

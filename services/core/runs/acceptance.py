@@ -16,7 +16,7 @@ from services.core.db import Database
 from services.core.errors import IdempotencyConflictError, QueueFullError
 from services.core.runs.batcher import Batcher
 from services.core.runs.encoding import encode_json, storable_text
-from services.core.runs.models import NewRun, Run, StepRecord, shape_of
+from services.core.runs.models import Json, NewRun, Run, StepRecord, shape_of
 from services.core.runs.reading import trace_id_of
 from services.core.runs.sql import statement
 from services.core.runs.states import RunState, StepState
@@ -111,13 +111,16 @@ class RunAcceptance:
             return before
         raise IdempotencyConflictError  # the run before was deleted between the two statements
 
-    async def refuse_if_full(self) -> None:
+    async def refuse_if_full(self, *, adding: int = 1) -> None:
         """Keep runs from being queued that were not before.
 
+        Args:
+            adding: How many they are.
+
         Raises:
-            QueueFullError: Too many runs are queued.
+            QueueFullError: Too many runs are queued, or would be.
         """
-        if await self._depth.is_full():
+        if await self._depth.is_full(adding):
             raise _queue_full()
 
     def count_queued(self, runs: int) -> None:
@@ -167,8 +170,8 @@ class _QueueDepth:
         self._counted_at_s: float | None = None
         self._counting: asyncio.Task[None] | None = None
 
-    async def is_full(self) -> bool:
-        """Whether no more runs are to be accepted; waits for a count only if there never was one.
+    async def is_full(self, adding: int = 1) -> bool:
+        """Whether so many runs are too many; waits for a count only if there never was one.
 
         Raises:
             StoreUnavailableError: The first count failed.
@@ -178,7 +181,7 @@ class _QueueDepth:
             self._counting.add_done_callback(self._note_counted)
         if self._counted_at_s is None and self._counting is not None:
             await asyncio.shield(self._counting)
-        return self._depth >= self._limit
+        return self._depth + adding > self._limit
 
     def count(self, runs: int) -> None:
         """Note runs that this process added."""
@@ -208,25 +211,26 @@ class _QueueDepth:
 
 def _encode(run_id: UUID, new: NewRun) -> str:
     """A run as an item of ACCEPT_RUNS."""
-    return encode_json(
-        {
-            "id": run_id,
-            "key_id": new.key_id,
-            "idempotency_key": new.idempotency_key,
-            "request_hash": new.request_hash,
-            "pipeline": new.pipeline,
-            "input": new.input,
-            "metadata": new.metadata,
-            "priority": new.priority,
-            "budget_usd": new.budget_usd,
-            "traceparent": new.traceparent,
-            "shape": shape_of(new.pipeline, new.step_names),
-            "step_names": new.step_names,
-            "mode": new.mode,
-            "batch_id": new.batch_id,
-            "batch_row": new.batch_row,
-        }
-    )
+    own = {"id": run_id, "batch_row": new.batch_row, "input": new.input}
+    return encode_json(own | shared_members(new))
+
+
+def shared_members(new: NewRun) -> Json:
+    """An item of ACCEPT_RUNS without what each run of a batch has of its own."""
+    return {
+        "key_id": new.key_id,
+        "idempotency_key": new.idempotency_key,
+        "request_hash": new.request_hash,
+        "pipeline": new.pipeline,
+        "metadata": new.metadata,
+        "priority": new.priority,
+        "budget_usd": new.budget_usd,
+        "traceparent": new.traceparent,
+        "shape": shape_of(new.pipeline, new.step_names),
+        "step_names": new.step_names,
+        "mode": new.mode,
+        "batch_id": new.batch_id,
+    }
 
 
 def accepted_run(new: NewRun, *, run_id: UUID, created_at: datetime) -> Run:

@@ -1,5 +1,6 @@
-"""Ending a run because its owner asks for it."""
+"""Ending runs because their owner asks for it."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from services.core.db import Database
@@ -8,14 +9,22 @@ from services.core.runs.sql import statement
 # The fence grows, so that a holder writes nothing any more. The time is that of the change and not
 # of the statement's begin, which may lie before the claim that it had to wait for. For the same
 # reason every step that is not done is looked at again: one may have been started meanwhile.
-CANCEL_RUN = statement(
+# Locked in the order of ids, as every batch.
+CANCEL_RUNS = statement(
     """
-    WITH changed AS (
+    WITH wanted AS MATERIALIZED (
+        SELECT id FROM runs
+         WHERE id = ANY (CAST(:run_ids AS uuid[])) AND key_id = :key_id
+           AND state IN :cancel_sources
+         ORDER BY id
+           FOR UPDATE),
+    changed AS (
         UPDATE runs
            SET state = :cancel_target, fence = fence + 1, lease_owner = NULL, lease_until = NULL,
                finished_at = clock_timestamp(), event_seq = event_seq + 1
-         WHERE id = :run_id AND key_id = :key_id AND state IN :cancel_sources
-     RETURNING id, event_seq, finished_at),
+          FROM wanted
+         WHERE runs.id = wanted.id AND runs.state IN :cancel_sources
+     RETURNING runs.id, event_seq, finished_at),
     stopped AS (
         UPDATE steps
            SET state = CASE steps.state WHEN :step_running THEN :step_failed
@@ -34,7 +43,7 @@ CANCEL_RUN = statement(
 )
 
 
-async def cancel_run(database: Database, key_id: UUID, run_id: UUID) -> bool:
-    """Cancel a run; whether there was one of that key that had not ended."""
-    rows = await database.fetch(CANCEL_RUN, {"key_id": key_id, "run_id": run_id})
-    return bool(rows)
+async def cancel_runs(database: Database, key_id: UUID, run_ids: Collection[UUID]) -> int:
+    """Cancel runs; how many there were of that key that had not ended."""
+    rows = await database.fetch(CANCEL_RUNS, {"key_id": key_id, "run_ids": list(run_ids)})
+    return len(rows)

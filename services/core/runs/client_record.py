@@ -4,24 +4,40 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from services.core.db import Database
 from services.core.errors import RunNotCancellableError
-from services.core.runs.cancelling import cancel_run
+from services.core.runs.acceptance import RunAcceptance
+from services.core.runs.batches import BatchRecord
+from services.core.runs.cancelling import cancel_runs
 from services.core.runs.emails import EmailReader
 from services.core.runs.models import DueHint, Email, Event, Json, Page, PastAttempt, Run
-from services.core.runs.reading import RunReader
-from services.core.runs.replays import RunReplays
+from services.core.runs.reading import RunFilter, RunReader
+from services.core.runs.replays import FailedRuns, RunReplays
 from services.core.runs.states import FailureReason, RunState
 
 
 class ClientRecord:
     """The part of RunStore that knows no leases; a key sees its own runs only."""
 
-    def __init__(self, database: Database, replays: RunReplays) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        acceptance: RunAcceptance,
+        *,
+        timeout_s: float,
+        rehint_after_s: float,
+    ) -> None:
+        database = Database(engine, timeout_s=timeout_s)
         self._record = database
         self._reader = RunReader(database)
         self._emails = EmailReader(database)
-        self._replays = replays
+        self._replays = RunReplays(database, acceptance, rehint_after_s=rehint_after_s)
+        self.batches = BatchRecord(
+            engine, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s
+        )
+        """Batches of runs, as clients see them."""
 
     async def cancel_run(self, key_id: UUID, run_id: UUID) -> Run:
         """End a run early; a holder finds out when it next writes or renews.
@@ -30,7 +46,7 @@ class ClientRecord:
             RunNotFoundError: The key has no such run.
             RunNotCancellableError: It has ended already.
         """
-        is_cancelled = await cancel_run(self._record, key_id, run_id)
+        is_cancelled = await cancel_runs(self._record, key_id, [run_id])
         run = await self._reader.get_run(key_id, run_id)
         if not is_cancelled:
             raise RunNotCancellableError
@@ -50,6 +66,7 @@ class ClientRecord:
         *,
         state: RunState | None = None,
         pipeline: str | None = None,
+        batch_id: UUID | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[Run]:
@@ -58,9 +75,8 @@ class ClientRecord:
         Raises:
             MalformedCursorError: The cursor is not one that a page gave; a ValueError.
         """
-        return await self._reader.list_runs(
-            key_id, state=state, pipeline=pipeline, reason=None, cursor=cursor, limit=limit
-        )
+        wanted = RunFilter(state=state, pipeline=pipeline, batch_id=batch_id)
+        return await self._reader.list_runs(key_id, wanted, cursor=cursor, limit=limit)
 
     async def list_dead_letters(
         self,
@@ -76,14 +92,8 @@ class ClientRecord:
         Raises:
             MalformedCursorError: The cursor is not one that a page gave; a ValueError.
         """
-        return await self._reader.list_runs(
-            key_id,
-            state=RunState.FAILED,
-            pipeline=pipeline,
-            reason=reason,
-            cursor=cursor,
-            limit=limit,
-        )
+        wanted = RunFilter(state=RunState.FAILED, pipeline=pipeline, reason=reason)
+        return await self._reader.list_runs(key_id, wanted, cursor=cursor, limit=limit)
 
     async def list_history(self, key_id: UUID, run_id: UUID) -> list[PastAttempt]:
         """What a run was before each of its replays, oldest first.
@@ -140,6 +150,7 @@ class ClientRecord:
         ids: Sequence[UUID] | None = None,
         pipeline: str | None = None,
         reason: FailureReason | None = None,
+        batch_id: UUID | None = None,
         shapes: Mapping[str, tuple[str, ...]],
     ) -> list[DueHint]:
         """Replay runs that had failed when this began, each from its first step without checkpoint.
@@ -149,15 +160,15 @@ class ClientRecord:
             ids: Only these.
             pipeline: Only those of this pipeline.
             reason: Only those that failed for this reason.
+            batch_id: Only those of this batch.
             shapes: The steps of every pipeline today; runs of others are left alone.
 
         Raises:
             QueueFullError: Too many runs were queued before the first was replayed. If the queue
                 fills up later, those that were replayed are returned; calling again does the rest.
         """
-        return await self._replays.replay_failed_runs(
-            key_id, ids=ids, pipeline=pipeline, reason=reason, shapes=shapes
-        )
+        wanted = FailedRuns(ids=ids, pipeline=pipeline, reason=reason, batch_id=batch_id)
+        return await self._replays.replay_failed_runs(key_id, wanted, shapes=shapes)
 
     async def list_events(self, after: Mapping[UUID, int], *, limit: int = 1000) -> list[Event]:
         """Events of several runs at once, each after its own seq, ordered by (run_id, seq)."""

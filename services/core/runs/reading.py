@@ -1,8 +1,10 @@
 """Reading runs and their events."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -39,16 +41,22 @@ LIST_RUNS = f"""
        AND (CAST(:pipeline AS text) IS NULL OR pipeline = :pipeline)
        AND (CAST(:reason AS text) IS NULL OR failure ->> 'reason' = :reason)
        AND (CAST(:before AS uuid) IS NULL OR id < :before)
-       {{state}}
+       {{state}} {{batch}}
      ORDER BY id DESC
      LIMIT CAST(:up_to AS bigint)
 """
-LIST_RUNS_IN: dict[RunState | None, TextClause] = {
-    None: statement(LIST_RUNS.format(state="")),
-}
-LIST_RUNS_IN |= {
-    state: statement(LIST_RUNS.format(state=f"AND state = :run_{state}")) for state in RunState
-}
+
+
+@cache
+def _list_runs(state: RunState | None, *, has_batch: bool) -> TextClause:
+    """The statement that lists runs: conditions with an index of their own are in it as text."""
+    return statement(
+        LIST_RUNS.format(
+            state="" if state is None else f"AND state = :run_{state}",
+            batch="AND batch_id = CAST(:batch_id AS uuid)" if has_batch else "",
+        )
+    )
+
 
 # A row also for a run that was never replayed: without a number.
 LIST_HISTORY = statement(
@@ -71,6 +79,16 @@ LIST_EVENTS = statement(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs are meant: those that fit everything that is given."""
+
+    state: RunState | None = None
+    pipeline: str | None = None
+    reason: FailureReason | None = None
+    batch_id: UUID | None = None
+
+
 class RunReader:
     """Reads runs. RunStore says what each method promises."""
 
@@ -87,23 +105,24 @@ class RunReader:
     async def list_runs(
         self,
         key_id: UUID,
+        wanted: RunFilter,
         *,
-        state: RunState | None,
-        pipeline: str | None,
-        reason: FailureReason | None,
         cursor: str | None,
         limit: int,
     ) -> Page[Run]:
         """Runs of a key, newest first."""
+        pipeline, batch_id = wanted.pipeline, wanted.batch_id
+        parameters = {
+            "key_id": key_id,
+            "pipeline": None if pipeline is None else storable_text(pipeline),
+            "reason": wanted.reason,
+            "before": None if cursor is None else decode_id_cursor(cursor),
+            "up_to": limit + 1,
+        }
+        if batch_id is not None:
+            parameters["batch_id"] = batch_id
         rows = await self._database.fetch(
-            LIST_RUNS_IN[state],
-            {
-                "key_id": key_id,
-                "pipeline": None if pipeline is None else storable_text(pipeline),
-                "reason": reason,
-                "before": None if cursor is None else decode_id_cursor(cursor),
-                "up_to": limit + 1,
-            },
+            _list_runs(wanted.state, has_batch=batch_id is not None), parameters
         )
         found = tuple(_run(row) for row in rows[:limit])
         return Page(found, encode_cursor(id=found[-1].id) if len(rows) > limit else None)
@@ -145,7 +164,7 @@ def _run(row: Row[Any]) -> Run:
         state=state,
         input=row.input,
         output=row.output,
-        failure=None if row.failure is None else _failure(row.failure),
+        failure=None if row.failure is None else failure_of(row.failure),
         metadata=row.metadata,
         priority=row.priority,
         steps=tuple(_step(step) for step in row.steps or ()),
@@ -176,7 +195,7 @@ def _past_attempt(row: Row[Any]) -> PastAttempt:
         state=RunState(row.state),
         input=row.input,
         output=row.output,
-        failure=None if row.failure is None else _failure(row.failure),
+        failure=None if row.failure is None else failure_of(row.failure),
         steps=tuple(_step(step) for step in row.steps),
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -188,7 +207,7 @@ def trace_id_of(traceparent: str | None) -> str | None:
     return traceparent.split("-")[1] if traceparent else None
 
 
-def _failure(failure: Json) -> Failure:
+def failure_of(failure: Json) -> Failure:
     """A failure from its JSON."""
     return Failure(
         reason=FailureReason(failure["reason"]),

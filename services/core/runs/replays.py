@@ -40,6 +40,7 @@ LOCK_FAILED_RUNS = statement(
        AND pipeline = ANY (CAST(:pipelines AS text[]))
        AND (CAST(:ids AS uuid[]) IS NULL OR id = ANY (CAST(:ids AS uuid[])))
        AND (CAST(:reason AS text) IS NULL OR failure ->> 'reason' = :reason)
+       AND (CAST(:batch_id AS uuid) IS NULL OR batch_id = :batch_id)
      ORDER BY id
      LIMIT CAST(:up_to AS bigint)
        FOR UPDATE
@@ -119,6 +120,16 @@ BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
+class FailedRuns:
+    """Which failed runs are meant: those that fit everything that is given."""
+
+    ids: Sequence[UUID] | None = None
+    pipeline: str | None = None
+    reason: FailureReason | None = None
+    batch_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Wish:
     """How a run is to be replayed."""
 
@@ -171,10 +182,8 @@ class RunReplays:
     async def replay_failed_runs(
         self,
         key_id: UUID,
+        which: FailedRuns,
         *,
-        ids: Sequence[UUID] | None,
-        pipeline: str | None,
-        reason: FailureReason | None,
         shapes: Mapping[str, tuple[str, ...]],
     ) -> list[DueHint]:
         """Replay failed runs, batch after batch; what to hint."""
@@ -183,9 +192,10 @@ class RunReplays:
             "key_id": key_id,
             "before": began,
             "after": None,
-            "ids": None if ids is None else list(ids),
-            "pipelines": [name for name in shapes if pipeline in {None, name}],
-            "reason": reason,
+            "ids": None if which.ids is None else list(which.ids),
+            "pipelines": [name for name in shapes if which.pipeline in {None, name}],
+            "reason": which.reason,
+            "batch_id": which.batch_id,
             "up_to": BATCH,
         }
         wishes = {name: _Wish(step_names) for name, step_names in shapes.items()}

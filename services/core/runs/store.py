@@ -34,7 +34,6 @@ from services.core.runs.models import (
     RunTotals,
 )
 from services.core.runs.progress import RunProgress
-from services.core.runs.replays import RunReplays
 from services.core.runs.sweeps import RunSweeps
 from services.core.runs.vitals import Vitals
 from services.core.usage import Usage
@@ -80,7 +79,7 @@ class RunStore(ClientRecord):
         acceptance = RunAcceptance(
             database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
         )
-        super().__init__(database, RunReplays(database, acceptance, rehint_after_s=rehint_after_s))
+        super().__init__(engine, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s)
         self._database = database
         self._acceptance = acceptance
         self._progress = RunProgress(self._database)

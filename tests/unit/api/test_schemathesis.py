@@ -1,7 +1,7 @@
 """The app against its own document: requests made from its schemas, answers held to them."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from services.api.app import create_app
 from services.api.dependencies import Dependencies
+from services.core.runs.batch_models import BatchChunk, BatchRow, NewBatch, RowError
 from services.core.runs.models import NewRun
 from services.core.runs.states import EventType
 from tests.fakes.run_store import InMemoryRunStore
@@ -35,8 +36,13 @@ CHECKS = [
 ]
 
 
+async def _good_and_bad() -> AsyncGenerator[BatchChunk, None]:
+    """A row that becomes a run, and one that does not."""
+    yield BatchChunk([BatchRow(1, '{"name": "a"}')], [RowError(2, 1, "/name", "Field required")])
+
+
 async def _fill(store: InMemoryRunStore) -> tuple[str, dict[str, str]]:
-    """A key, and the ids of a run that was replayed and finished, and of its email."""
+    """A key, and the ids of a run that was replayed and finished, of its email, and of a batch that has ended."""
     key = await add_key(store)
     (stored,) = store.keys.values()
     run, _ = await store.accept_run(NewRun(stored.id, "letter", {"name": "a"}, ("write_letter",)))
@@ -46,7 +52,11 @@ async def _fill(store: InMemoryRunStore) -> tuple[str, dict[str, str]]:
     )
     store.append_event(run.id, EventType.RUN_SUCCEEDED)
     email = store.add_email(run.id, simulated=True)
-    return key, {"run_id": str(run.id), "email_id": str(email.id), "name": "letter"}
+    new = NewBatch(stored.id, "letter", ("write_letter",))
+    batch = await store.batches.accept_batch(new, _good_and_bad())
+    store.append_event(batch.first_run_ids[0], EventType.RUN_SUCCEEDED)
+    known = {"run_id": run.id, "email_id": email.id, "batch_id": batch.batch_id}
+    return key, {name: str(known_id) for name, known_id in known.items()} | {"name": "letter"}
 
 
 def _use_known(known: dict[str, str], parameters: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -88,7 +98,7 @@ def test_answers_are_as_documented(api: OpenApiSchema) -> None:
     for operation in operations:
         _attack(operation)
 
-    assert len(operations) == 18
+    assert len(operations) == 26
 
 
 def _attack(operation: APIOperation) -> None:

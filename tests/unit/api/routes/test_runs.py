@@ -13,7 +13,8 @@ from tests.unit.api.conftest import RecordingPublisher, post_run
 
 RUN_MEMBERS = {
     "id", "pipeline", "state", "input", "output", "failure", "metadata", "steps", "usage", "cost_usd",
-    "budget_usd", "reserved_usd", "mode", "batch_id", "replays",
+    "budget_usd", "reserved_usd", "mode", "batch_id",
+    "batch_row", "replays",
     "created_at", "started_at", "finished_at", "next_at", "trace_id",
 }  # fmt: skip
 STEP_MEMBERS = {
