@@ -30,10 +30,13 @@ from services.api.middleware.security_headers import SecurityHeadersMiddleware
 from services.api.openapi import describe_api
 from services.api.redis_probe import RedisProbe
 from services.api.routes import dead_letters, docs, emails, events, health, metrics, pipelines, runs
+from services.api.run_texts import TextBoard
 from services.api.shutdown import on_stop_signal
 from services.api.sweeper import Sweeper
+from services.api.text_feed import TextFeed
 from services.core import telemetry
 from services.core.db import create_engine
+from services.core.live_text.client import create_client
 from services.core.queue.app import create_celery_app
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
@@ -59,7 +62,7 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     # documented is 404.
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_live)
     app.state.dependencies = dependencies
-    app.state.event_hub = EventHub(dependencies.store)
+    app.state.event_hub = EventHub(dependencies.store, dependencies.texts.board)
     app.state.record_pulse = Pulse()
     app.state.key_lookups = KeyLookups(dependencies.store, app.state.record_pulse)
     app.state.full_disk = FullDisk()
@@ -86,9 +89,11 @@ def build_dependencies() -> Dependencies:
         timeout_s=STATEMENT_S,
     )
     probe = RedisProbe(redis)
+    texts = TextFeed(create_client(redis), TextBoard(), db=redis.db)
 
     async def close() -> None:
         await probe.close()
+        await texts.close()
         await store.close()
         await asyncio.to_thread(telemetry.shutdown)
 
@@ -100,6 +105,7 @@ def build_dependencies() -> Dependencies:
         store=store,
         publisher=HintPublisher(create_celery_app(redis, celery)),
         redis=probe,
+        texts=texts,
         pipelines=PIPELINES,
         close=close,
     )
@@ -113,7 +119,12 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
     sweeper = Sweeper(deps.store, deps.publisher, app.state.full_disk, deps.sweep_interval_s)
     deps.publisher.start()
     try:
-        turns = (("Reading events", hub.poll), ("Sweeping", sweeper.sweep))
+        turns = (
+            ("Reading events", hub.poll),
+            ("Sweeping", sweeper.sweep),
+            ("Listening for texts", deps.texts.listen),
+            ("Reading texts", deps.texts.read),
+        )
         with on_stop_signal(hub.close):
             async with in_background(*turns):
                 yield

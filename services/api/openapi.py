@@ -43,16 +43,30 @@ _EVENT_STREAM: Final = {
         "type": "object",
         "description": "One event; the stream is a sequence of these in the format of Server-Sent Events.",
         "properties": {
-            "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+            "id": {
+                "type": "string",
+                "pattern": "^[1-9][0-9]*$",
+                "description": "1, 2, 3, … within the run; a `claude.delta` has none.",
+            },
             "event": {"type": "string", "enum": list(EventType)},
             "data": {"type": "string", "contentMediaType": "application/json"},
         },
-        "required": ["id", "event", "data"],
+        "required": ["event", "data"],
     },
-    "example": {
-        "id": "5",
-        "event": EventType.CLAUDE_DELTA,
-        "data": '{"step": "compose_email", "text": "Dear Dr. Marsh"}',
+    "examples": {
+        "an event of the record": {
+            "value": {
+                "id": "3",
+                "event": EventType.STEP_STARTED,
+                "data": '{"step": "compose_email", "attempt": 1}',
+            }
+        },
+        "text": {
+            "value": {
+                "event": EventType.CLAUDE_DELTA,
+                "data": '{"step": "compose_email", "attempt": 1, "call": 0, "offset": 5, "text": "Dr. Marsh"}',
+            }
+        },
     },
 }
 TAGS: Final = [

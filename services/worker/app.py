@@ -10,10 +10,12 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from config.research import ResearchSettings
 from services.core.claude.anthropic_claude import AnthropicClaude
+from services.core.live_text.client import create_client
 from services.core.queue.app import create_celery_app
 from services.pipelines.registry import PIPELINES
 from services.pipelines.web import SafeWeb
 from services.worker.executor import Outside
+from services.worker.live_text import TextSender
 from services.worker.record import open_store
 from services.worker.runtime import Blueprint, Parts
 from services.worker.wiring import wire_worker
@@ -36,13 +38,14 @@ def create_web() -> SafeWeb:
 
 @asynccontextmanager
 async def open_parts() -> AsyncIterator[Parts]:
-    """The record, Claude and the web, closed in the end."""
+    """The record, Claude, the web and live texts, closed in the end."""
     async with AsyncExitStack() as exits:
         store = open_store(postgres_settings, celery_settings)
         claude, web = AnthropicClaude(anthropic_settings), create_web()
-        for part in (store.close, claude.aclose, web.aclose):
+        texts = TextSender(create_client(redis_settings), db=redis_settings.db)
+        for part in (store.close, claude.aclose, web.aclose, texts.close):
             exits.push_async_callback(part)
-        yield Parts(store, Outside(claude, web, research_settings.arxiv_url))
+        yield Parts(store, Outside(claude, web, research_settings.arxiv_url), texts)
 
 
 app = wire_worker(

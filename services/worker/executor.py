@@ -18,9 +18,10 @@ from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline, Step, StepContext, Web
 from services.worker.bounds import TookTooLongError, run_within
 from services.worker.endings import Cleared, Ending, Failed, PutBack, Retrying, Spent, Succeeded
+from services.worker.live_text import TextSender, TryText
 from services.worker.patience import until_store_answers
 from services.worker.retry import GiveUp, RetryPolicy, decide
-from services.worker.step_claude import MeteredClaude, TextStream
+from services.worker.step_claude import MeteredClaude
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -59,7 +60,7 @@ class _Try:
     attempt: int
     """Its number; counts tries that ended with a crash or a give-back, too."""
     claude: MeteredClaude
-    text: TextStream
+    text: TryText
 
     @property
     def failures(self) -> int:
@@ -80,12 +81,14 @@ class RunExecutor:
         store: RunStore,
         outside: Outside,
         *,
+        texts: TextSender,
         pipelines: Mapping[str, Pipeline[Any]],
         retry_policy: RetryPolicy,
         limits: Limits,
     ) -> None:
         self._store = store
         self._outside = outside
+        self._texts = texts
         self._pipelines = pipelines
         self._retry_policy = retry_policy
         self._limits = limits
@@ -170,18 +173,21 @@ class RunExecutor:
 
     async def _try_step(self, current: _Try, value: Json) -> Json | Retrying | Failed:
         """Try a step once and record its checkpoint: its output as JSON, or what follows."""
-        output = await self._within_bounds(current, partial(self._call, current, value))
+        try:
+            output = await self._within_bounds(current, partial(self._call, current, value))
+            await current.text.flush()  # so that it comes before what follows in the record
+        finally:
+            current.text.close()
         lease, spent = current.lease, current.spent
         telemetry.annotate(attempt=current.attempt, cost_usd=spent.cost_usd, **asdict(spent.usage))
         if isinstance(output, Retrying | Failed):
             return output
-        await until_store_answers(current.text.flush)
         checkpoint = Checkpoint(current.step.name, output, spent.usage, spent.cost_usd)
         await until_store_answers(partial(self._store.record_checkpoint, lease, checkpoint))
         return output
 
     def _new_try(self, lease: Lease, step: Step, attempt: int, run_ends_at_s: float) -> _Try:
-        text = TextStream(partial(self._store.record_text, lease, step.name))
+        text = self._texts.open(lease.run_id, fence=lease.fence, step=step.name, attempt=attempt)
         claude = MeteredClaude(self._outside.claude, text, trace_key=str(lease.run_id))
         return _Try(lease, run_ends_at_s, step, attempt, claude, text)
 

@@ -14,6 +14,7 @@ from services.pipelines.definition import Pipeline
 from services.worker.executor import Limits, Outside, RunExecutor
 from services.worker.identity import Identity
 from services.worker.leases import LeaseKeeper
+from services.worker.live_text import TextSender
 from services.worker.reporter import RunReporter
 from services.worker.retry import RetryPolicy
 
@@ -24,6 +25,7 @@ class Parts:
 
     store: RunStore
     outside: Outside
+    texts: TextSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ def _executor(blueprint: Blueprint, parts: Parts) -> RunExecutor:
     return RunExecutor(
         parts.store,
         parts.outside,
+        texts=parts.texts,
         pipelines=blueprint.pipelines,
         retry_policy=RetryPolicy(
             max_attempts=settings.max_attempts,

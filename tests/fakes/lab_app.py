@@ -21,9 +21,11 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.claude.protocol import ClaudeRequest
 from services.core.errors import StepTransientError
+from services.core.live_text.client import create_client
 from services.core.queue.app import create_celery_app
 from services.pipelines.definition import Pipeline, Step, StepContext
 from services.worker.executor import Outside
+from services.worker.live_text import TextSender
 from services.worker.probe import Prober
 from services.worker.record import open_store
 from services.worker.runtime import Blueprint, Parts
@@ -101,7 +103,9 @@ def _note(given: LabInput, context: StepContext) -> None:
 async def open_parts() -> AsyncIterator[Parts]:
     """The real record, and a Claude that answers at once."""
     store = open_store(PostgresSettings(), celery_settings)
-    yield Parts(store, Outside(claude=ScriptedClaude(), web=None, arxiv_url=""))
+    texts = TextSender(create_client(redis_settings), db=redis_settings.db)
+    yield Parts(store, Outside(claude=ScriptedClaude(), web=None, arxiv_url=""), texts)
+    await texts.close()
     await store.close()
 
 

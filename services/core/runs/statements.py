@@ -56,21 +56,6 @@ START_STEPS = _fenced(
     """,
 )
 
-# A piece of Claude's answer.
-RECORD_TEXTS = _fenced(
-    Transition.CHECKPOINT,
-    "data jsonb",
-    """
-    changed AS (
-        UPDATE runs SET event_seq = event_seq + 1 FROM held WHERE runs.id = held.run_id
-     RETURNING runs.id AS run_id, runs.event_seq),
-    told AS (
-        INSERT INTO events (run_id, seq, type, data)
-        SELECT run_id, event_seq, :event_claude_delta, data FROM changed JOIN item USING (run_id))
-    SELECT run_id FROM changed
-    """,
-)
-
 # A step is done. The first writer wins: told a second time, nothing changes. The run has come on,
 # so what its process died of before was not this run.
 RECORD_CHECKPOINTS = _fenced(

@@ -6,110 +6,40 @@ from decimal import Decimal
 import pytest
 
 from services.core.claude.protocol import ClaudeRequest
-from services.core.errors import ClaudeTruncatedError, LeaseLostError, StoreUnavailableError
+from services.core.errors import ClaudeTruncatedError
 from services.core.usage import Usage
-from services.worker.step_claude import MeteredClaude, TextStream
+from services.worker.step_claude import MeteredClaude
 from tests.fakes.tiny_pipeline import ScriptedClaude, Text
+from tests.fakes.told_texts import ToldTexts, ToldTry
 
 REQUEST = ClaudeRequest(system="", prompt="?")
 
 
-class Recorder:
-    """Takes text, unless told otherwise, on a clock that tests set."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.now_s = 100.0
-        self.error: Exception | None = None
-
-    async def record(self, text: str) -> None:
-        if self.error is not None:
-            raise self.error
-        self.texts.append(text)
-
-    def stream(self) -> TextStream:
-        return TextStream(self.record, now_s=lambda: self.now_s)
+def a_try() -> ToldTry:
+    """Where text goes that no test looks at."""
+    return ToldTexts().open("run 1", fence=1, step="ask", attempt=1)
 
 
-async def test_text_is_gathered_into_pieces_of_150_ms() -> None:
-    """The first piece is shown at once, then at most one event per interval."""
-    recorder = Recorder()
-    stream = recorder.stream()
+async def test_calls_at_once_are_told_apart() -> None:
+    """Each has its number, so that who watches can put their texts together."""
+    texts = ToldTexts()
+    claude = MeteredClaude(
+        ScriptedClaude(), texts.open("run 1", fence=1, step="ask", attempt=1), trace_key="run 1"
+    )
 
-    for number in range(6):
-        await stream.add(str(number))
-        recorder.now_s += 0.1
-    await stream.flush()
+    await asyncio.gather(*(claude.ask(REQUEST, Text) for _ in range(3)))
 
-    assert ["0", "12", "34", "5"] == recorder.texts
-
-
-async def test_no_text_is_recorded_twice_or_empty() -> None:
-    """Flushing without new text writes nothing."""
-    recorder = Recorder()
-    stream = recorder.stream()
-
-    await stream.add("a")
-    await stream.flush()
-    await stream.flush()
-
-    assert ["a"] == recorder.texts
-
-
-async def test_text_outlives_an_outage_of_the_record() -> None:
-    """While PostgreSQL is away Claude's stream goes on, and its text is written later."""
-    recorder = Recorder()
-    stream = recorder.stream()
-    recorder.error = StoreUnavailableError()
-
-    await stream.add("a")
-    recorder.now_s += 1
-    await stream.add("b")
-    with pytest.raises(StoreUnavailableError):
-        await stream.flush()
-    recorder.error = None
-    await stream.flush()
-
-    assert ["ab"] == recorder.texts
-
-
-async def test_calls_at_once_lose_no_text() -> None:
-    """A step may ask several times at once: what comes while a piece is being written comes later, once."""
-    recorder = Recorder()
-
-    async def record_slowly(text: str) -> None:
-        await asyncio.sleep(0)
-        recorder.now_s += 1
-        await recorder.record(text)
-
-    stream = TextStream(record_slowly, now_s=lambda: recorder.now_s)
-
-    async def call(name: str) -> None:
-        for _ in range(10):
-            await stream.add(name)
-
-    await asyncio.gather(*(call(name) for name in "abc"))
-    await stream.flush()
-
-    assert "a" * 10 + "b" * 10 + "c" * 10 == "".join(sorted("".join(recorder.texts)))
-
-
-async def test_a_lost_lease_ends_the_stream() -> None:
-    """Text for a run that another worker has taken cuts the call off."""
-    recorder = Recorder()
-    recorder.error = LeaseLostError()
-
-    with pytest.raises(LeaseLostError):
-        await recorder.stream().add("a")
+    expected = [(call, piece) for call in range(3) for piece in ("Dear ", "Ada")]
+    assert expected == sorted(texts.told[1:], key=lambda told: told[0])
 
 
 async def test_usage_and_cost_of_all_calls_are_summed() -> None:
     """A step may ask more than once; failed calls that were paid for count as well."""
     failure = ClaudeTruncatedError()
     failure.usage, failure.cost_usd = Usage(output_tokens=7), Decimal("0.5")
-    claude = MeteredClaude(ScriptedClaude(), Recorder().stream(), trace_key="run 1")
+    claude = MeteredClaude(ScriptedClaude(), a_try(), trace_key="run 1")
     failing = ScriptedClaude(errors=[failure])
-    unlucky = MeteredClaude(failing, Recorder().stream(), trace_key="run 1")
+    unlucky = MeteredClaude(failing, a_try(), trace_key="run 1")
 
     await claude.ask(REQUEST, Text)
     await claude.ask(REQUEST, Text)
