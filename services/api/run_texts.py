@@ -8,8 +8,8 @@ from uuid import UUID
 
 from services.core.live_text.wire import MAX_CALLS, MAX_CHARACTERS, Piece
 
-KEPT_TRIES: Final = 2
-"""Tries of a run whose texts are kept: the one under way, and the one before for who is a little late."""
+KEPT_TRIES: Final = 4
+"""Tries of a run whose texts are kept: the one under way, and those before it for who is late."""
 READING_S: Final = 0.2
 """Seconds that a watcher waits for the texts so far, if Redis is well."""
 
@@ -53,23 +53,33 @@ class RunTexts:
         """
         tried = Try(piece.fence, piece.step, piece.attempt)
         is_new = tried not in self._tries
-        calls = self._calls_of(tried)
-        known = calls.get(piece.call, "")
+        known = self.texts_of(tried).get(piece.call, "")
         end = piece.offset + len(piece.text)
         if piece.offset > len(known):
             self.is_wanting = True
-        elif len(known) < end <= MAX_CHARACTERS and (piece.call in calls or len(calls) < MAX_CALLS):
-            calls[piece.call] = known[: piece.offset] + piece.text
-            self._tell()
+        elif len(known) < end <= MAX_CHARACTERS:
+            self._keep(tried, piece.call, known[: piece.offset] + piece.text)
         return is_new
 
-    def _calls_of(self, tried: Try) -> dict[int, str]:
-        """The texts of a try. Those of old tries are forgotten."""
-        if tried not in self._tries:
-            self._tries[tried] = {}
-            for old in list(self._tries)[:-KEPT_TRIES]:
-                del self._tries[old]
-        return self._tries[tried]
+    def take_all(self, pieces: Iterable[Piece]) -> None:
+        """Take the texts so far, those of earlier tries first."""
+        for piece in pieces:
+            self.take(piece)
+            tried = Try(piece.fence, piece.step, piece.attempt)
+            if (
+                tried in self._tries
+            ):  # may have begun to speak here before the earlier ones were read
+                self._tries[tried] = self._tries.pop(tried)
+        self.is_read.set()
+
+    def _keep(self, tried: Try, call: int, text: str) -> None:
+        """Keep a text, and forget those of old tries."""
+        calls = self._tries.setdefault(tried, {})
+        if call in calls or len(calls) < MAX_CALLS:
+            calls[call] = text
+            self._tell()
+        for old in list(self._tries)[:-KEPT_TRIES]:
+            del self._tries[old]
 
     def _tell(self) -> None:
         for on_change in self.watchers:
@@ -119,13 +129,6 @@ class TextBoard:
                 self.has_new_try.set()
             if texts.is_wanting:
                 self.has_work.set()
-
-    def take_all(self, run_id: UUID, pieces: Iterable[Piece]) -> None:
-        """Take the texts so far."""
-        if texts := self.runs.get(run_id):
-            for piece in pieces:
-                texts.take(piece)
-            texts.is_read.set()
 
     def want(self, run_id: UUID) -> None:
         """Have the texts so far read, again if need be."""

@@ -1,8 +1,10 @@
 """Reads the texts of watched runs from Redis: what is there, and what comes. Without it streams go on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -41,8 +43,18 @@ class _Subscription:
     pubsub: PubSub
     asked: set[UUID] = field(default_factory=set)
     """Runs to whose channels it was asked to subscribe."""
-    heard: set[UUID] = field(default_factory=set)
-    """Those that Redis has confirmed: only then their texts so far are worth reading."""
+    unheard: Counter[UUID] = field(default_factory=Counter)
+    """Those that Redis has yet to confirm, and how often: only then their texts so far are worth reading."""
+
+    def hear(self, run_id: UUID) -> None:
+        """Redis has confirmed that it was asked once."""
+        self.unheard[run_id] -= 1
+        if self.unheard[run_id] <= 0:
+            del self.unheard[run_id]
+
+    def hears(self, run_id: UUID) -> bool:
+        """Whatever is published comes here: each time that it was asked for was confirmed."""
+        return run_id in self.asked and run_id not in self.unheard
 
 
 class TextFeed:
@@ -127,10 +139,8 @@ class TextFeed:
             with suppress(ValidationError):
                 self.board.take(run_id, Piece.model_validate_json(data))
         elif kind == b"subscribe":
-            subscription.heard.add(run_id)
+            subscription.hear(run_id)
             self.board.want(run_id)
-        elif kind == b"unsubscribe":
-            subscription.heard.discard(run_id)
 
     def _run_of(self, channel: object) -> UUID | None:
         if isinstance(channel, bytes) and channel.startswith(self._prefix):
@@ -142,31 +152,32 @@ class TextFeed:
         """Follow the board: which runs are watched has changed."""
         watched = set(self.board.runs)
         gone, new = subscription.asked - watched, watched - subscription.asked
+        subscription.asked = watched
+        subscription.unheard.update(new)
         for command, runs in (("UNSUBSCRIBE", gone), ("SUBSCRIBE", new)):
             if runs and subscription is self._subscription:
                 channels = [channel_of(self._db, run_id) for run_id in runs]
                 await subscription.pubsub.execute_command(command, *channels)
-        subscription.asked = watched
 
     async def _read_wanted(self, subscription: _Subscription) -> None:
         """Read the texts so far of those runs of which something is missing."""
-        runs = [
-            run_id
-            for run_id in subscription.heard
-            if run_id in self.board.runs and self.board.runs[run_id].is_wanting
-        ]
-        if len(runs) > RUNS_PER_ROUND:
+        wanted = {
+            run_id: texts
+            for run_id, texts in self.board.runs.items()
+            if texts.is_wanting and subscription.hears(run_id)
+        }
+        if len(wanted) > RUNS_PER_ROUND:
             self.board.has_work.set()
-        part = runs[:RUNS_PER_ROUND]
-        for run_id in part:
-            # Before it is read: what leaves a gap meanwhile wants another round.
-            self.board.runs[run_id].is_wanting = False
+            wanted = dict(islice(wanted.items(), RUNS_PER_ROUND))
+        for texts in wanted.values():
+            texts.is_wanting = False  # before: what leaves a gap meanwhile wants another round
         try:
-            for run_id, names in zip(part, await self._read_names(part), strict=True):
-                self.board.take_all(run_id, await self._read_texts(run_id, names))
+            lists = await self._read_names(list(wanted))
+            for (run_id, texts), names in zip(wanted.items(), lists, strict=True):
+                texts.take_all(await self._read_texts(run_id, names))
         except (RedisError, OSError):
-            for run_id in part:
-                self.board.want(run_id)
+            for texts in wanted.values():
+                texts.is_wanting = True
             raise
 
     async def _read_names(self, runs: Sequence[UUID]) -> list[list[CallName]]:

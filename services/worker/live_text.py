@@ -130,6 +130,7 @@ class TextSender:
         self._script = ""
         self._sending: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+        self._is_closed = False
 
     def open(self, run_id: UUID, *, fence: int, step: str, attempt: int) -> TryText:
         """The texts of a new try; to be closed if any text came."""
@@ -154,20 +155,21 @@ class TextSender:
 
     async def close(self) -> None:
         """Stop, and close the connection; what is not sent is lost."""
+        self._is_closed = True  # a cancellation can be swallowed on its way, by asyncio.wait_for
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait([self._sending])
         await self._redis.aclose()
 
     def _begin(self) -> None:
-        if self._sending is None:
+        if self._sending is None and not self._is_closed:
             # In an empty context: what is sent belongs to many runs, and to no span.
             self._sending = asyncio.create_task(self._send_all(), context=Context())
 
     async def _send_all(self) -> None:
         """Send until there is nothing left."""
         try:
-            while self._news or self._ended:
+            while (self._news or self._ended) and not self._is_closed:
                 self._hurry.clear()
                 await self._send_news()
                 with suppress(TimeoutError):

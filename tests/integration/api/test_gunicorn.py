@@ -23,6 +23,7 @@ from config.redis import RedisSettings
 from services.core.runs.models import Checkpoint, Lease, NewEmail, shape_of
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
+from services.worker.live_text import TextSender
 from tests.integration.api.conftest import RUN, Gunicorn, run_keys
 
 STEPS = ("parse_template", "research", "compose_email")
@@ -81,15 +82,16 @@ async def watching(
 async def read(
     answer: httpx.Response, events: list[tuple[int, str, Any]] | None = None
 ) -> list[tuple[int, str, Any]]:
-    """(id, type, data) of every event to the end of the stream, also given as they come."""
+    """(id, type, data) of every event of the record to the end of the stream, also given as they come."""
     events = [] if events is None else events
     fields: dict[str, str] = {}
     async for line in answer.aiter_lines():
         name, _, value = line.partition(": ")
         if line and name:
             fields[name] = value
-        elif "id" in fields:
-            events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+        elif not line:
+            if "id" in fields:
+                events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
             fields = {}
     return events
 
@@ -305,7 +307,10 @@ async def test_open_streams_do_not_hold_up_a_stop(
 
 
 async def test_a_client_that_does_not_read_cannot_hold_up_a_stop(
-    start_server: Callable[..., Gunicorn], key: str, worker_store: RunStore
+    start_server: Callable[..., Gunicorn],
+    key: str,
+    worker_store: RunStore,
+    text_sender: TextSender,
 ) -> None:
     """Its connection is cut before the grace is over, and the process still ends in order."""
     server = start_server(API_SHUTDOWN_GRACE_S="5")
@@ -315,8 +320,9 @@ async def test_a_client_that_does_not_read_cannot_hold_up_a_stop(
         run_id = post_run(client)
         lease = await claim(worker_store, run_id)
         await worker_store.start_step(lease, STEPS[0])
+        tried = text_sender.open(run_id, fence=lease.fence, step=STEPS[0], attempt=1)
         for _ in range(40):
-            await worker_store.record_text(lease, STEPS[0], "x" * 200_000)
+            await tried.new_call()("x" * 200_000)
         with socket.create_connection((host, int(port))) as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             request = f"GET /v1/runs/{run_id}/events HTTP/1.1\r\nHost: x\r\n"

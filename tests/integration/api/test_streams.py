@@ -82,8 +82,9 @@ async def piece(client: httpx.Client, run_id: UUID, *, after: int) -> AsyncItera
             name, _, value = line.partition(": ")
             if line and name:
                 fields[name] = value
-            elif "id" in fields:
-                yield int(fields["id"]), fields["event"], fields["data"]
+            elif not line:
+                if "id" in fields:
+                    yield int(fields["id"]), fields["event"], fields["data"]
                 fields = {}
 
 

@@ -75,15 +75,27 @@ def test_calls_of_one_try_are_apart() -> None:
     assert {0: "ab", 7: "xy"} == texts.texts_of(Try(1, "write", 1))
 
 
-def test_only_the_last_two_tries_are_kept() -> None:
-    """A run of many tries that is watched for long takes no more memory than one of two."""
+def test_only_the_last_tries_are_kept() -> None:
+    """A run of many tries that is watched for long takes no more memory than one of four."""
     texts = RunTexts()
 
-    for attempt in range(1, 6):
-        texts.take(piece("a", attempt=attempt, fence=attempt))
+    for attempt in range(1, 7):
+        texts.take(piece("a", attempt=attempt))
 
-    kept = [text_of(texts, attempt=attempt, fence=attempt) for attempt in range(1, 6)]
-    assert [None, None, None, "a", "a"] == kept
+    kept = [text_of(texts, attempt=attempt) for attempt in range(1, 7)]
+    assert [None, None, "a", "a", "a", "a"] == kept
+
+
+def test_the_try_that_speaks_outlives_those_that_were_read_after_it() -> None:
+    """Its next piece may come before the texts so far have been read, and with them its own beginning."""
+    texts = RunTexts()
+    texts.take(piece("live", attempt=4))
+
+    texts.take_all([piece("read", attempt=attempt) for attempt in range(1, 5)])
+    texts.take(piece("next", attempt=5))
+
+    kept = [text_of(texts, attempt=attempt) for attempt in range(1, 6)]
+    assert [None, "read", "read", "live", "next"] == kept
 
 
 def test_the_newest_lease_of_a_try_counts() -> None:
@@ -121,7 +133,6 @@ def test_texts_are_kept_while_somebody_watches() -> None:
         assert "a" == text_of(first)
 
     board.take(run_id, piece("b", 1))
-    board.take_all(run_id, [piece("ab")])
     board.want(run_id)
 
     assert {} == board.runs
@@ -152,7 +163,7 @@ async def test_nobody_waits_for_redis_while_it_is_away() -> None:
         board.is_up = True
         await board.wait_until_read(texts)
         silent_s = loop.time() - started_s - away_s
-        board.take_all(run_id, [])
+        texts.take_all([])
         await board.wait_until_read(texts)
 
     assert away_s < 0.05
