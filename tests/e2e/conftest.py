@@ -72,7 +72,15 @@ class Api:
         pytest.fail(f"run {run_id} did not end within {timeout_s} s: {run}")
 
     def read_events(self, run_id: str, *, after: int = 0) -> list[tuple[int, str, JsonObject]]:
-        """Every event of a run to its end, as (id, type, data)."""
+        """Every event of a run's record to its end, as (id, type, data)."""
+        return [
+            (int(seq), kind, data)
+            for seq, kind, data in self.read_stream(run_id, after=after)
+            if seq
+        ]
+
+    def read_stream(self, run_id: str, *, after: int = 0) -> list[tuple[str, str, JsonObject]]:
+        """Every event of a run to its end, also those without an id, which is empty then."""
         headers = {"Last-Event-ID": str(after)} if after else {}
         path = f"/v1/runs/{run_id}/events"
         with self.http.stream("GET", path, headers=headers, timeout=60) as answer:
@@ -80,7 +88,7 @@ class Api:
             return list(_parse_events(answer.iter_lines()))
 
 
-def _parse_events(lines: Iterator[str]) -> Iterator[tuple[int, str, JsonObject]]:
+def _parse_events(lines: Iterator[str]) -> Iterator[tuple[str, str, JsonObject]]:
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
@@ -88,12 +96,9 @@ def _parse_events(lines: Iterator[str]) -> Iterator[tuple[int, str, JsonObject]]
         if line:
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
-        elif "id" in fields:
-            yield (
-                int(fields["id"]),
-                fields["event"],
-                httpx.Response(200, text=fields["data"]).json(),
-            )
+        elif "event" in fields:
+            data = httpx.Response(200, text=fields["data"]).json()
+            yield fields.get("id", ""), fields["event"], data
             fields = {}
 
 
