@@ -21,3 +21,17 @@ class SimulatorSettings(Settings):
     """Requests that the request log keeps; older ones stay in the totals only."""
     max_body_bytes: int = Field(default=10_000_000, ge=1024)
     """Largest request body, in bytes; more is answered request_too_large."""
+    stamp_pieces: bool = False
+    """Put the Unix time at which it leaves into each piece of a streamed answer, to measure delays."""
+    requests_per_min: int | None = Field(default=None, ge=1)
+    """Requests that each model takes per minute; empty: not limited."""
+    input_tokens_per_min: int | None = Field(default=None, ge=1)
+    """Input tokens that each model takes per minute, without cache reads; empty: not limited."""
+    output_tokens_per_min: int | None = Field(default=None, ge=1)
+    """Output tokens that each model gives per minute; empty: not limited."""
+    limit_burst_s: float = Field(default=60, gt=0)
+    """Seconds of these limits that can be used at once after a pause."""
+    batch_seconds: float = Field(default=5, ge=0)
+    """Seconds that a message batch takes; Anthropic's take minutes to a day."""
+    max_batch_bytes: int = Field(default=100_000_000, ge=1024)
+    """Largest body of a message batch, in bytes. Anthropic takes 256 MB, which would not fit our memory."""

@@ -29,7 +29,17 @@ from services.api.middleware.request_id import RequestIdMiddleware
 from services.api.middleware.security_headers import SecurityHeadersMiddleware
 from services.api.openapi import describe_api
 from services.api.redis_probe import RedisProbe
-from services.api.routes import dead_letters, docs, emails, events, health, metrics, pipelines, runs
+from services.api.routes import (
+    dead_letters,
+    docs,
+    emails,
+    events,
+    health,
+    metrics,
+    pipelines,
+    runs,
+    usage,
+)
 from services.api.run_texts import TextBoard
 from services.api.shutdown import on_stop_signal
 from services.api.sweeper import Sweeper
@@ -44,7 +54,7 @@ from services.pipelines.registry import PIPELINES
 
 STATEMENT_S = 1.6
 """Seconds that one statement may take, its wait for a connection included; then what hangs makes way for others."""
-ROUTERS = (runs, events, dead_letters, pipelines, emails, health, metrics, docs)
+ROUTERS = (runs, usage, events, dead_letters, pipelines, emails, health, metrics, docs)
 
 
 def create_app(dependencies: Dependencies | None = None) -> FastAPI:

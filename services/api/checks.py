@@ -10,6 +10,7 @@ from services.api.dependencies import Dependencies, Redis
 from services.api.health_schemas import ClaudeHealth, ClaudeStatus, PartHealth, PartStatus
 from services.core.clock import monotonic_s
 from services.core.errors import StoreUnavailableError
+from services.core.runs.call_limits import CallLimits
 from services.core.runs.models import RunTotals
 from services.core.runs.store import RunStore
 
@@ -72,3 +73,8 @@ async def answer_in_time(answer: Awaitable[T]) -> T | None:
 async def read_totals(store: RunStore) -> RunTotals | None:
     """The record in numbers, a few seconds old at most; None while it is away."""
     return await answer_in_time(store.get_totals())
+
+
+async def read_limits(store: RunStore) -> list[CallLimits] | None:
+    """Claude's limits as all workers share them; None while the record is away."""
+    return await answer_in_time(store.list_call_limits())

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from services.api.schemas import Shape
+from services.core.runs.call_limits import BreakerState
 
 
 class PartStatus(StrEnum):
@@ -69,6 +70,23 @@ class HeartbeatHealth(Shape):
     """Seconds since then."""
 
 
+class ClaudeLimitsHealth(Shape):
+    """The limits of a model, as all workers share them."""
+
+    model: str
+    requests_per_min: float | None
+    """As Claude's answers said, or as set if that is less; empty while neither is known."""
+    input_tokens_per_min: float | None
+    output_tokens_per_min: float | None
+    rate_factor: float
+    """Share of the limits that is used: below 1 after a 429 or an overload, until enough calls were answered."""
+    paused_for_s: float
+    """Seconds for which nobody calls; 0 if all may."""
+    breaker: BreakerState
+    """Whether the model is asked at all."""
+    calls_in_flight: int
+
+
 class Health(Shape):
     """Every part, with ages."""
 
@@ -80,6 +98,8 @@ class Health(Shape):
     postgres: PartHealth
     redis: PartHealth
     claude: ClaudeHealth
+    claude_limits: list[ClaudeLimitsHealth]
+    """Of each model that was called; none while the record is away."""
     queue: QueueHealth | None
     """Empty while the record is away."""
     heartbeats: list[HeartbeatHealth]

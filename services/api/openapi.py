@@ -73,6 +73,7 @@ TAGS: Final = [
     {"name": "runs", "description": "Post, read, watch, cancel and replay runs."},
     {"name": "dead letters", "description": "Failed runs, to look at and to replay together."},
     {"name": "pipelines", "description": "What can be run."},
+    {"name": "usage", "description": "What a key spends."},
     {"name": "emails", "description": "Emails that runs wrote."},
     {"name": "health", "description": "For machines and operators; no key needed."},
 ]

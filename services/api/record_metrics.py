@@ -94,12 +94,21 @@ def _claude(totals: RunTotals) -> Iterable[Metric]:
     cost = CounterMetricFamily(
         "penstock_claude_cost_usd", "US dollars that calls to Claude cost.", labels=STEP_LABELS
     )
+    hit_ratio = GaugeMetricFamily(
+        "penstock_claude_cache_hit_ratio",
+        "Share of input tokens that Claude read from its prompt cache.",
+        labels=STEP_LABELS,
+    )
     for step in totals.steps:
         labels = [step.pipeline, step.step]
+        if step.usage.all_input_tokens:
+            read = step.usage.cache_read_input_tokens
+            hit_ratio.add_metric(labels, read / step.usage.all_input_tokens)
         tokens.add_metric([*labels, "input"], step.usage.input_tokens)
         tokens.add_metric([*labels, "output"], step.usage.output_tokens)
         tokens.add_metric([*labels, "cache_read"], step.usage.cache_read_input_tokens)
         tokens.add_metric([*labels, "cache_creation"], step.usage.cache_creation_input_tokens)
         cost.add_metric(labels, float(step.cost_usd))
     yield tokens
+    yield hit_ratio
     yield cost

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from services.api.json_values import Json, Metadata, StorableJson
 from services.api.pages import Name
-from services.core.runs.states import FailureReason, RunState, StepState
+from services.core.runs.states import FailureReason, RunMode, RunState, StepState
 
 MAX_PRIORITY = 100
 MAX_IDS = 1000
@@ -19,6 +19,7 @@ T = TypeVar("T")
 Usd = Annotated[
     Decimal, PlainSerializer(float, return_type=float, when_used="json"), Field(examples=[0.0123])
 ]
+BATCH_ID_EXAMPLE = "01932f0b-1c2d-7e44-8f10-6a9b3c5d7e21"
 RUN_ID_EXAMPLE = "01932f0c-7a3e-7c1a-9b62-5d1f8c2e4a10"
 EMAIL_ID_EXAMPLE = "01932f0c-9d41-7f5e-8a17-2b6c0e9d3f74"
 INPUT_EXAMPLE = {
@@ -45,11 +46,14 @@ class CreateRun(Shape):
     input: StorableJson = Field(examples=[INPUT_EXAMPLE])
     """Fits the pipeline's input schema."""
     priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
-    """Higher is executed first."""
+    """Higher is executed first, within your key: keys take turns, whatever the priorities of their runs."""
     budget_usd: Usd | None = Field(
         default=None, gt=0, le=100_000, decimal_places=6, allow_inf_nan=False
     )
-    """Most US dollars that the run should cost; kept with the run, not enforced yet."""
+    """Most US dollars that the run may cost. A call to Claude that could exceed it is not made: the run fails with
+    reason `budget_exceeded`, and can be replayed with a higher budget."""
+    mode: RunMode = RunMode.LIVE
+    """`batch` asks Claude through message batches: at half the price, but it may take up to a day."""
     metadata: Metadata = Field(default_factory=dict)
     """Your own notes: a flat object with short values."""
 
@@ -63,6 +67,10 @@ class ReplayRun(Shape):
     """The step to begin with; the checkpoints before it are kept. Without it: the first step that has none."""
     input: StorableJson | None = Field(default=None, examples=[INPUT_EXAMPLE])
     """Another input, which fits the pipeline's input schema. All steps depend on it: `from_step` must be the first."""
+    budget_usd: Usd | None = Field(
+        default=None, gt=0, le=100_000, decimal_places=6, allow_inf_nan=False
+    )
+    """Another budget for the whole run. Without `from_step` and `input`, answers that Claude gave are used again."""
 
 
 class ReplayDeadLetters(Shape):
@@ -103,6 +111,19 @@ class Usage(Shape):
     output_tokens: int
     cache_read_input_tokens: int
     cache_creation_input_tokens: int
+
+
+class UsageOfToday(Shape):
+    """What a key's calls of this UTC day cost."""
+
+    cost_usd: Usd
+    reserved_usd: Usd
+    """What calls under way can cost at most."""
+    doubtful_usd: Usd
+    """What calls may have cost whose end nobody saw: counts against the budget."""
+    usage: Usage
+    daily_budget_usd: Usd | None
+    """A call that could exceed it is not made; empty if there is no limit."""
 
 
 class Failure(Shape):
@@ -147,7 +168,13 @@ class Run(Shape):
     steps: list[Step]
     usage: Usage
     cost_usd: Usd
+    reserved_usd: Usd
+    """What its calls to Claude under way can cost at most."""
     budget_usd: Usd | None
+    mode: RunMode
+    """How it asks Claude."""
+    batch_id: UUID | None = Field(examples=[BATCH_ID_EXAMPLE])
+    """The batch that it was posted with; empty if it was posted alone."""
     replays: int
     """Times that it was replayed; `GET /v1/runs/{id}/history` shows what was before."""
     created_at: datetime

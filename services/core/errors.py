@@ -11,6 +11,10 @@ PenstockError
 │   └── QueueFullError
 ├── StoreUnavailableError
 │   └── StoreFullError
+├── CallParkedError
+│   └── BreakerOpenError
+├── BudgetExceededError
+├── BudgetBusyError
 ├── ClaudeNotConfiguredError
 ├── ClaudeError
 │   ├── ClaudeRateLimitedError
@@ -32,6 +36,7 @@ worker/retry.py (when to try again, or give up with which reason).
 
 from decimal import Decimal
 
+from services.core.rate_limits import SeenLimits
 from services.core.usage import Usage
 
 
@@ -86,6 +91,45 @@ class StoreFullError(StoreUnavailableError):
     """PostgreSQL's disk is full: it stores nothing until there is room again."""
 
 
+class CallParkedError(PenstockError):
+    """Nothing is wrong, but Claude cannot be asked now; meanwhile the run holds no slot."""
+
+    def __init__(self, *, wait_s: float, reason: str) -> None:
+        """Say when to come again.
+
+        Args:
+            wait_s: Seconds until then, at the latest.
+            reason: "rate_limit", "overload", "budget" or "batch".
+        """
+        super().__init__(f"The call waits: {reason}.")
+        self.wait_s = wait_s
+        self.reason = reason
+
+
+class BreakerOpenError(CallParkedError):
+    """Claude is overloaded: for a while it is not asked for this model. Another one may work."""
+
+    def __init__(self, *, wait_s: float) -> None:
+        super().__init__(wait_s=wait_s, reason="overload")
+
+
+class BudgetExceededError(PenstockError):
+    """The call could cost more than is left of the budget."""
+
+
+class BudgetBusyError(PenstockError):
+    """Calls under way have reserved what is left of the budget; they will cost less than that."""
+
+    def __init__(self, *, scope: str) -> None:
+        """Say whose budget it is.
+
+        Args:
+            scope: "run", or "key" for the budget of a key's day.
+        """
+        super().__init__(f"Calls under way have reserved what is left of the {scope}'s budget.")
+        self.scope = scope
+
+
 class ClaudeNotConfiguredError(PenstockError):
     """No ANTHROPIC_API_KEY is set, so no run can be accepted."""
 
@@ -97,14 +141,10 @@ class ClaudeError(PenstockError):
     """Tokens that Claude had reported before the call failed; None where it reported none."""
     cost_usd: Decimal | None = None
     """What those tokens cost."""
-
-    def __init__(self, message: str | None = None, *, error_type: str | None = None) -> None:
-        super().__init__(message)
-        self.error_type = error_type
-
-
-class ClaudeRateLimitedError(ClaudeError):
-    """Claude's rate limit was reached."""
+    is_cost_final: bool = True
+    """False where nobody has seen the call's end: Claude may have gone on with it, at our expense."""
+    seen_limits: SeenLimits | None = None
+    """Claude's limits, as the answer's headers showed them."""
 
     def __init__(
         self,
@@ -113,8 +153,20 @@ class ClaudeRateLimitedError(ClaudeError):
         error_type: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message, error_type=error_type)
+        """Say what happened.
+
+        Args:
+            message: For logs and for the run; no content.
+            error_type: Claude's own word for it, or ours.
+            retry_after_s: Seconds to wait before the next try, if the answer tells.
+        """
+        super().__init__(message)
+        self.error_type = error_type
         self.retry_after_s = retry_after_s
+
+
+class ClaudeRateLimitedError(ClaudeError):
+    """Claude's rate limit was reached."""
 
 
 class ClaudeSpendLimitError(ClaudeError):

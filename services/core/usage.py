@@ -12,6 +12,11 @@ class Usage:
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
 
+    @property
+    def all_input_tokens(self) -> int:
+        """Cached ones included."""
+        return self.input_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
+
     def __add__(self, other: "Usage") -> "Usage":
         """The tokens of both."""
         return Usage(

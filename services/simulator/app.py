@@ -12,10 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from config.loading import load
 from config.simulator import SimulatorSettings
 from services.core import telemetry
+from services.simulator.batches import BatchBoard
 from services.simulator.errors import ApiError, InvalidRequestError
 from services.simulator.faults import FaultBoard
 from services.simulator.ledger import Ledger
-from services.simulator.routes import admin, messages, samples
+from services.simulator.limits import LimitBoard, default_limits
+from services.simulator.routes import admin, batches, messages, samples
 from services.simulator.state import State
 
 TITLE = "Claude simulator (not Claude)"
@@ -25,9 +27,12 @@ ROOT_PAGE = f"""<!doctype html>
 <p>This server speaks the protocol of Claude's Messages API and answers by rule. No model is
 involved: what it says is taken from the prompt that it is given, and is good for tests only.</p>
 <ul>
-<li><code>POST /v1/messages</code>, <code>POST /v1/messages/count_tokens</code></li>
+<li><code>POST /v1/messages</code>, <code>POST /v1/messages/count_tokens</code>,
+<code>/v1/messages/batches</code></li>
 <li><a href="/admin/requests">/admin/requests</a>, <a href="/admin/ledger">/admin/ledger</a>,
-<a href="/admin/calls">/admin/calls</a>, <a href="/admin/faults">/admin/faults</a></li>
+<a href="/admin/calls">/admin/calls</a>, <a href="/admin/usage">/admin/usage</a></li>
+<li><a href="/admin/faults">/admin/faults</a>, <a href="/admin/limits">/admin/limits</a>,
+<a href="/admin/cache">/admin/cache</a>, <a href="/admin/batches">/admin/batches</a></li>
 <li>Sources to write about: <a href="/samples/researcher.html">a researcher</a>,
 <a href="/samples/book.html">a book</a>, <a href="/samples/organisation.html">an organisation</a>,
 <a href="/arxiv/api/query?search_query=au:Marsh">a small arXiv</a>; all made up</li>
@@ -76,12 +81,15 @@ def create_app(settings: SimulatorSettings | None = None) -> FastAPI:
         settings=settings,
         faults=FaultBoard(),
         ledger=Ledger(max_requests=settings.max_logged_requests),
+        limits=LimitBoard(default_limits(settings)),
+        batches=BatchBoard(seconds=settings.batch_seconds),
     )
     app.add_middleware(SimulatorMarks)
     app.add_exception_handler(ApiError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_error)
     app.include_router(messages.router)
+    app.include_router(batches.router)
     app.include_router(admin.router)
     app.include_router(samples.router)
     app.add_api_route("/", _root, include_in_schema=False, response_class=HTMLResponse)

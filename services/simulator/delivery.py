@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from starlette.types import Receive, Send
 
+from services.core.clock import utc_now
 from services.simulator.answer import SimulatedAnswer
 from services.simulator.errors import ApiError
 
 Event = tuple[str, dict[str, Any]]
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
+BETWEEN_WORDS = re.compile(r"(?<=[a-z]) (?=[a-z])")
 
 
 class ClientGoneError(Exception):
@@ -64,7 +67,7 @@ def opening_events(answer: SimulatedAnswer) -> Iterator[Event]:
     """What comes before the text."""
     message = answer.message()
     message |= {"content": [], "stop_reason": None, "stop_sequence": None}
-    message["usage"] = answer.usage | {"output_tokens": 1}
+    message["usage"] = answer.whole_usage | {"output_tokens": 1}
     yield "message_start", {"type": "message_start", "message": message}
     block = {"type": "text", "text": ""}
     yield "content_block_start", {"type": "content_block_start", "index": 0, "content_block": block}
@@ -87,6 +90,18 @@ def closing_events(answer: SimulatedAnswer) -> Iterator[Event]:
     }
     yield "message_delta", {"type": "message_delta", "delta": delta, "usage": answer.usage}
     yield "message_stop", {"type": "message_stop"}
+
+
+def stamp_piece(piece: str, *, is_structured: bool) -> str:
+    """The piece with the moment at which it leaves: `[1763920000.123456]`.
+
+    In JSON that moment stands between two words, so within a string; a piece without a place for
+    it stays as it is.
+    """
+    stamp = f"[{utc_now().timestamp():.6f}]"
+    if not is_structured:
+        return f"{stamp} {piece}"
+    return BETWEEN_WORDS.sub(f" {stamp} ", piece, count=1)
 
 
 def error_event(error: ApiError, request_id: str) -> Event:

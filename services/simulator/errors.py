@@ -14,6 +14,7 @@ class ApiError(Exception):
         *,
         error_code: str | None = None,
         retry_after: str | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Describe the answer.
 
@@ -23,6 +24,7 @@ class ApiError(Exception):
             message: `error.message` of the body.
             error_code: `error.details.error_code` of the body.
             retry_after: The `retry-after` header, in seconds or as an HTTP date.
+            headers: Others that the answer has.
         """
         super().__init__(message)
         self.status = status
@@ -30,8 +32,9 @@ class ApiError(Exception):
         self.message = message
         self.error_code = error_code
         self.retry_after = retry_after
+        self._headers = headers or {}
 
-    def body(self, request_id: str) -> dict[str, Any]:
+    def body(self, request_id: str | None) -> dict[str, Any]:
         """The answer's body."""
         error: dict[str, Any] = {"type": self.error_type, "message": self.message}
         if self.error_code:
@@ -41,7 +44,9 @@ class ApiError(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """The answer's own headers."""
-        return {"retry-after": self.retry_after} if self.retry_after is not None else {}
+        if self.retry_after is None:
+            return self._headers
+        return self._headers | {"retry-after": self.retry_after}
 
 
 class InvalidRequestError(ApiError):

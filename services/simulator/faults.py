@@ -2,14 +2,11 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
-from services.simulator.answer import SimulatedAnswer
-from services.simulator.errors import ApiError, InvalidRequestError
-from services.simulator.tokens import count_tokens
+from services.simulator.errors import InvalidRequestError
 
 MAX_RULES = 100
 
@@ -21,41 +18,52 @@ class Fault(StrEnum):
     RATE_LIMIT = "rate_limit"
     RAMP_LIMIT = "ramp_limit"
     SPEND_LIMIT = "spend_limit"
+    CONTRACT_SPEND_LIMIT = "contract_spend_limit"
+    LINKED_SPEND_LIMIT = "linked_spend_limit"
+    BILLING = "billing"
     API_ERROR = "api_error"
     TIMEOUT_ERROR = "timeout_error"
-    BAD_GATEWAY = "bad_gateway"
-    """502 with a page of HTML, as from a proxy in between."""
     INVALID_REQUEST = "invalid_request"
     AUTHENTICATION = "authentication"
+    PERMISSION = "permission"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    REQUEST_TOO_LARGE = "request_too_large"
+    ORGANIZATION_ON_HOLD = "organization_on_hold"
+    UNAVAILABLE = "unavailable"
+    ERROR = "error"
+    """Any error: the rule says status, error_type and error_code."""
+    BAD_GATEWAY = "bad_gateway"
+    """502 with a page of HTML, as from a proxy in between."""
     HANG = "hang"
     """No answer for as long as the client waits."""
     DROP = "drop"
     """The connection is cut in mid-answer."""
     MIDSTREAM_OVERLOADED = "midstream_overloaded"
     """An error event in mid-answer, under status 200."""
+    MIDSTREAM_ERROR = "midstream_error"
+    """The same, with the error_type and error_code that the rule says."""
+    TRUNCATED_STREAM = "truncated_stream"
+    """The stream ends in good order in mid-answer, as a proxy may end it."""
     GARBAGE = "garbage"
     """A whole answer that is no JSON."""
     REFUSAL = "refusal"
     MAX_TOKENS = "max_tokens"
     CONTEXT_WINDOW = "context_window"
+    PAUSE_TURN = "pause_turn"
 
 
-ERRORS: dict[Fault, tuple[int, str, str, str | None]] = {
-    Fault.OVERLOADED: (529, "overloaded_error", "Overloaded", None),
-    Fault.RATE_LIMIT: (429, "rate_limit_error", "Number of requests exceeds your limit", None),
-    Fault.RAMP_LIMIT: (429, "rate_limit_error", "Usage grows too fast", "ramp_limit_exceeded"),
-    Fault.SPEND_LIMIT: (
-        429,
-        "rate_limit_error",
-        "You have reached your API usage limit",
-        "enforced_spend_limit_reached",
-    ),
-    Fault.API_ERROR: (500, "api_error", "Internal server error", None),
-    Fault.TIMEOUT_ERROR: (504, "timeout_error", "Request timed out", None),
-    Fault.INVALID_REQUEST: (400, "invalid_request_error", "Simulated invalid request", None),
-    Fault.AUTHENTICATION: (401, "authentication_error", "invalid x-api-key", None),
-}
-"""Faults that are answered at once: status, type, message, error_code."""
+class Place(StrEnum):
+    """Where a rule applies."""
+
+    LIVE = "live"
+    """Calls to POST /v1/messages."""
+    BATCH_CREATE = "batch_create"
+    """POST /v1/messages/batches: errors before the batch exists; hang and drop after, so that it does."""
+    BATCH_REQUEST = "batch_request"
+    """Requests within a batch: an error makes them errored, a spoilt answer is their result."""
+    BATCH_RESULTS = "batch_results"
+    """GET of a batch's results: errors, those of lost answers, and truncated_stream, which leaves half out."""
 
 
 class FaultRule(BaseModel, extra="forbid"):
@@ -63,6 +71,7 @@ class FaultRule(BaseModel, extra="forbid"):
 
     fault: Fault | None = None
     """None: only the pace changes."""
+    place: Place = Place.LIVE
     count: int | None = Field(default=None, ge=1)
     """Calls that it happens to, after which the rule ends; None: all, for ever."""
     rate: float = Field(default=1, ge=0, le=1)
@@ -75,6 +84,16 @@ class FaultRule(BaseModel, extra="forbid"):
     """Milliseconds between two pieces of a stream; None: as configured."""
     retry_after: str | None = None
     """The retry-after header: seconds or an HTTP date."""
+    status: int | None = Field(default=None, ge=400, le=599)
+    """HTTP status of fault `error`; None: that of its type."""
+    error_type: str | None = None
+    """error.type of faults `error` and `midstream_error`; None: api_error."""
+    error_code: str | None = None
+    """error.details.error_code of these faults."""
+    message: str | None = None
+    """error.message of any error."""
+    stamp_pieces: bool = False
+    """Each piece of a stream says when it left: see SimulatorSettings.stamp_pieces."""
 
 
 NO_FAULT = FaultRule()
@@ -105,7 +124,9 @@ class FaultBoard:
         self.rules.clear()
         self._random.seed(0)
 
-    def rule_for(self, prompt: str, headers: Mapping[str, str]) -> FaultRule:
+    def rule_for(
+        self, prompt: str, headers: Mapping[str, str], *, place: Place = Place.LIVE
+    ) -> FaultRule:
         """What happens to a call: what its own headers say, else what the rules say.
 
         Raises:
@@ -114,7 +135,7 @@ class FaultBoard:
         if any(name.startswith("x-simulator-") for name in headers):
             return _rule_from_headers(headers)
         for number, rule in enumerate(self.rules):
-            if rule.match is not None and rule.match not in prompt:
+            if rule.place is not place or (rule.match or "") not in prompt:
                 continue
             if self._random.random() >= rule.rate:
                 continue
@@ -132,46 +153,11 @@ class FaultBoard:
             self.rules[number] = rule.model_copy(update={"count": rule.count - 1})
 
 
-def error_of(rule: FaultRule) -> ApiError | None:
-    """The error that a rule answers with at once, if any."""
-    if rule.fault not in ERRORS:
-        return None
-    status, error_type, message, error_code = ERRORS[rule.fault]
-    retry_after = rule.retry_after
-    if retry_after is None and rule.fault is Fault.RATE_LIMIT:
-        retry_after = "1"
-    return ApiError(status, error_type, message, error_code=error_code, retry_after=retry_after)
-
-
-def failing_answer(answer: SimulatedAnswer, fault: Fault | None) -> SimulatedAnswer:
-    """The answer as a fault spoils it: whole, paid for, and useless."""
-    half = answer.text[: len(answer.text) // 2]
-    output_tokens = max(1, count_tokens(half))
-    if fault is Fault.GARBAGE:
-        return replace(answer, text="<<garbage>> " + half)
-    if fault is Fault.REFUSAL:
-        details = {"type": "refusal", "category": None, "explanation": None}
-        return replace(
-            answer, text="", stop_reason="refusal", output_tokens=1, stop_details=details
-        )
-    if fault is Fault.MAX_TOKENS:
-        return replace(answer, text=half, stop_reason="max_tokens", output_tokens=output_tokens)
-    if fault is Fault.CONTEXT_WINDOW:
-        return replace(
-            answer,
-            text=half,
-            stop_reason="model_context_window_exceeded",
-            output_tokens=output_tokens,
-        )
-    return answer
-
-
 def _rule_from_headers(headers: Mapping[str, str]) -> FaultRule:
-    names = {"fault", "latency-ms", "chunk-delay-ms", "retry-after"}
     values = {
-        name.replace("-", "_"): headers[f"x-simulator-{name}"]
-        for name in names
-        if f"x-simulator-{name}" in headers
+        field: headers[name]
+        for field in FaultRule.model_fields
+        if (name := f"x-simulator-{field.replace('_', '-')}") in headers
     }
     try:
         return FaultRule.model_validate(values)

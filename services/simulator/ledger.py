@@ -8,7 +8,15 @@ from itertools import count
 from typing import Any
 
 from services.simulator.call_counts import CallCounts
+from services.simulator.usage import UsageBook
 
+TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
+TOO_MANY_REQUESTS = 429
 PROMPT_CHARS = 200
 """Characters of a prompt that the log shows."""
 
@@ -42,7 +50,11 @@ class LoggedRequest:
     status: int | None = None
     stop_reason: str | None = None
     input_tokens: int = 0
+    """Without those that were read from the cache or written to it."""
     output_tokens: int = 0
+    """Of an answer that was broken off: what had been produced."""
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
     duration_ms: float | None = None
 
 
@@ -56,6 +68,7 @@ class Ledger:
             max_requests: How many requests are kept one by one.
         """
         self.calls = CallCounts()
+        self.usage = UsageBook()
         self._requests: deque[LoggedRequest] = deque(maxlen=max_requests)
         self._numbers = count(1)
         self._totals: Counter[str] = Counter()
@@ -79,8 +92,9 @@ class Ledger:
         if request.outcome is Outcome.ANSWERED:
             self.calls.note_answered(request.user_id, request.prompt_sha256)
         self._totals[request.outcome] += 1
-        self._totals["input_tokens"] += request.input_tokens
-        self._totals["output_tokens"] += request.output_tokens
+        self._totals["answered_429"] += request.status == TOO_MANY_REQUESTS
+        for name in TOKENS:
+            self._totals[name] += getattr(request, name)
 
     def requests(self) -> list[dict[str, Any]]:
         """The last requests, oldest first."""
@@ -88,7 +102,7 @@ class Ledger:
 
     def totals(self) -> dict[str, Any]:
         """Sums over all requests since the start or the last clear()."""
-        names = ("requests", "input_tokens", "output_tokens", *Outcome)
+        names = ("requests", *TOKENS, *Outcome, "answered_429")
         sums = {str(name): self._totals[name] for name in names}
         return sums | {"open": self._open, "most_open": self._most_open}
 
@@ -99,4 +113,5 @@ class Ledger:
         self._requests.extend(still_open)
         self._totals.clear()
         self.calls.clear()
+        self.usage.clear()
         self._most_open = self._open

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.anthropic import AnthropicSettings
 from config.celery import CelerySettings
+from config.limits import LimitSettings
 from config.loading import load
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
@@ -16,7 +17,7 @@ from services.pipelines.registry import PIPELINES
 from services.pipelines.web import SafeWeb
 from services.worker.executor import Outside
 from services.worker.live_text import TextSender
-from services.worker.record import open_store
+from services.worker.record import open_limiter, open_store
 from services.worker.runtime import Blueprint, Parts
 from services.worker.wiring import wire_worker
 
@@ -25,6 +26,7 @@ celery_settings = load(CelerySettings)
 postgres_settings = load(PostgresSettings)
 anthropic_settings = load(AnthropicSettings)
 research_settings = load(ResearchSettings)
+limit_settings = load(LimitSettings)
 
 
 def create_web() -> SafeWeb:
@@ -41,11 +43,13 @@ async def open_parts() -> AsyncIterator[Parts]:
     """The record, Claude, the web and live texts, closed in the end."""
     async with AsyncExitStack() as exits:
         store = open_store(postgres_settings, celery_settings)
+        limiter = open_limiter(store, limit_settings)
         claude, web = AnthropicClaude(anthropic_settings), create_web()
         texts = TextSender(create_client(redis_settings), db=redis_settings.db)
-        for part in (store.close, claude.aclose, web.aclose, texts.close):
+        for part in (store.close, limiter.drain, claude.aclose, web.aclose, texts.close):
             exits.push_async_callback(part)
-        yield Parts(store, Outside(claude, web, research_settings.arxiv_url), texts)
+        outside = Outside(claude, web, research_settings.arxiv_url)
+        yield Parts(store, outside, texts, limiter)
 
 
 app = wire_worker(

@@ -43,7 +43,6 @@ class RunDispatcher:
         self._poll_interval_s = poll_interval_s
         self._hinted = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._has_more = False
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
@@ -67,7 +66,7 @@ class RunDispatcher:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def wake(self) -> None:
-        """Claim soon: a hint came."""
+        """Claim soon: a hint came, or a slot got free."""
         self._hinted.set()
 
     def check(self) -> None:
@@ -111,22 +110,22 @@ class RunDispatcher:
                 self._hinted.clear()
 
     async def _claim(self) -> None:
-        """Claim until there is nothing more to do, or no slot left to do it in."""
-        self._has_more = True
-        while self._has_more and not self._stopping.is_set():
+        """Claim until there is nothing more to do, or no slot left to do it in.
+
+        Whenever a slot gets free it claims again, even if nothing was left: the run that ended may
+        have made room under its key's `max_running`.
+        """
+        has_more = True
+        while has_more and not self._stopping.is_set():
             wanted = min(self._slots - len(self._keeper), CLAIM_BATCH)
             if wanted <= 0:
                 return
             leases = await self._store.claim_due_runs(
                 owner=self._identity.owner, limit=wanted, shapes=self._identity.shapes
             )
-            self._has_more = len(leases) == wanted
+            has_more = len(leases) == wanted
             for lease in leases:
-                self._keeper.execute(lease, on_done=self._on_slot_free)
-
-    def _on_slot_free(self) -> None:
-        if self._has_more:
-            self._hinted.set()
+                self._keeper.execute(lease, on_done=self.wake)
 
 
 async def _happens(event: asyncio.Event, *, within_s: float) -> None:

@@ -1,18 +1,8 @@
 """How the execution of a run ends, before that is recorded."""
 
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
 
-from services.core.runs.models import Failure, Json, NewEmail
-from services.core.usage import Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What the calls of a try used that left no checkpoint."""
-
-    usage: Usage = field(default_factory=Usage)
-    cost_usd: Decimal = Decimal(0)
+from services.core.runs.models import Failure, Forgotten, Json, NewEmail
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +20,21 @@ class Retrying:
     step: str
     error: str
     delay_s: float
-    spent: Spent
+    is_counted: bool = True
+    """Whether the try counts against the tries that a step has."""
+    forgotten: Forgotten = ()
+    """What the next try asks anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A step waits for Claude's limits, a budget or a message batch; nothing has failed."""
+
+    step: str
+    wait_s: float
+    """Seconds until it is tried again, at the latest."""
+    reason: str
+    """As CallParkedError gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Failed:
     """The run cannot go on."""
 
     failure: Failure
-    spent: Spent
+    forgotten: Forgotten = ()
+    """What a replay asks anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +58,4 @@ class Cleared:
     """A suspect has come on alone: what is left of it is executed among others."""
 
 
-Ending = Succeeded | Retrying | Failed | PutBack | Cleared
+Ending = Succeeded | Retrying | Parked | Failed | PutBack | Cleared

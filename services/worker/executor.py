@@ -11,21 +11,25 @@ from typing import Any, TypeVar
 from services.core import telemetry
 from services.core.claude.protocol import Claude
 from services.core.clock import monotonic_s
-from services.core.errors import LeaseLostError, PenstockError
-from services.core.runs.models import Checkpoint, Failure, Json, Lease, NewEmail
+from services.core.errors import CallParkedError, LeaseLostError, PenstockError
+from services.core.runs.models import Checkpoint, Failure, Forgotten, Json, Lease, NewEmail
 from services.core.runs.states import FailureReason
 from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline, Step, StepContext, Web
+from services.worker.admission import Admits
 from services.worker.bounds import TookTooLongError, run_within
-from services.worker.endings import Cleared, Ending, Failed, PutBack, Retrying, Spent, Succeeded
+from services.worker.call_book import CallBook
+from services.worker.endings import Cleared, Ending, Failed, Parked, PutBack, Retrying, Succeeded
 from services.worker.live_text import TextSender, TryText
 from services.worker.patience import until_store_answers
+from services.worker.recorded_claude import RecordedClaude
 from services.worker.retry import GiveUp, RetryPolicy, decide
-from services.worker.step_claude import MeteredClaude
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
+_Stopped = Retrying | Parked | Failed
+"""What follows if a step gives no output."""
 UNKNOWN_DELAY_S = 5.0
 """Seconds until a run that this worker does not know is due again, for one that does."""
 
@@ -59,7 +63,8 @@ class _Try:
     step: Step
     attempt: int
     """Its number; counts tries that ended with a crash or a give-back, too."""
-    claude: MeteredClaude
+    claude: RecordedClaude
+    book: CallBook
     text: TryText
 
     @property
@@ -67,21 +72,17 @@ class _Try:
         """How many tries of the step have failed, if this one does: only these are bounded."""
         return self.lease.step_attempts.get(self.step.name, 0) + 1
 
-    @property
-    def spent(self) -> Spent:
-        """What its calls to Claude used so far."""
-        return Spent(self.claude.usage, self.claude.cost_usd)
-
 
 class RunExecutor:
     """Executes runs; holds nothing of any of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, each by name
         self,
         store: RunStore,
         outside: Outside,
         *,
         texts: TextSender,
+        admits: Admits[Any],
         pipelines: Mapping[str, Pipeline[Any]],
         retry_policy: RetryPolicy,
         limits: Limits,
@@ -89,6 +90,7 @@ class RunExecutor:
         self._store = store
         self._outside = outside
         self._texts = texts
+        self._admits = admits
         self._pipelines = pipelines
         self._retry_policy = retry_policy
         self._limits = limits
@@ -121,20 +123,20 @@ class RunExecutor:
         match ending:
             case Succeeded(output, email):
                 write = partial(store.finish_run, lease, output, email)
-            case Retrying(step, error, delay_s, spent):
+            case Retrying(step, error, delay_s, is_counted, forgotten):
                 write = partial(
                     store.retry_run,
                     lease,
                     step=step,
                     error=error,
                     delay_s=delay_s,
-                    usage=spent.usage,
-                    cost_usd=spent.cost_usd,
+                    is_counted=is_counted,
+                    forgotten=forgotten,
                 )
-            case Failed(failure, spent):
-                write = partial(
-                    store.fail_run, lease, failure, usage=spent.usage, cost_usd=spent.cost_usd
-                )
+            case Parked(step, wait_s, reason):
+                write = partial(store.park_run, lease, step=step, wait_s=wait_s, reason=reason)
+            case Failed(failure, forgotten):
+                write = partial(store.fail_run, lease, failure, forgotten=forgotten)
             case PutBack():
                 write = partial(store.release_run, lease, delay_s=UNKNOWN_DELAY_S)
             case Cleared():
@@ -156,7 +158,7 @@ class RunExecutor:
                 attempt = await until_store_answers(partial(store.start_step, lease, step.name))
                 current = self._new_try(lease, step, attempt, run_ends_at_s)
                 outcome = await self._try_step(current, value)
-            if isinstance(outcome, Retrying | Failed):
+            if isinstance(outcome, _Stopped):
                 return outcome
             if lease.is_on_probation and step is not pipeline.steps[-1]:
                 return Cleared()
@@ -171,25 +173,33 @@ class RunExecutor:
             return _fail(last, FailureReason.PERMANENT, ending.error)
         return ending
 
-    async def _try_step(self, current: _Try, value: Json) -> Json | Retrying | Failed:
+    async def _try_step(self, current: _Try, value: Json) -> Json | _Stopped:
         """Try a step once and record its checkpoint: its output as JSON, or what follows."""
         try:
             output = await self._within_bounds(current, partial(self._call, current, value))
             await current.text.flush()  # so that it comes before what follows in the record
         finally:
             current.text.close()
-        lease, spent = current.lease, current.spent
-        telemetry.annotate(attempt=current.attempt, cost_usd=spent.cost_usd, **asdict(spent.usage))
-        if isinstance(output, Retrying | Failed):
+        lease, book = current.lease, current.book
+        telemetry.annotate(attempt=current.attempt, cost_usd=book.cost_usd, **asdict(book.usage))
+        if isinstance(output, _Stopped):
             return output
-        checkpoint = Checkpoint(current.step.name, output, spent.usage, spent.cost_usd)
+        checkpoint = Checkpoint(current.step.name, output)
         await until_store_answers(partial(self._store.record_checkpoint, lease, checkpoint))
         return output
 
     def _new_try(self, lease: Lease, step: Step, attempt: int, run_ends_at_s: float) -> _Try:
         text = self._texts.open(lease.run_id, fence=lease.fence, step=step.name, attempt=attempt)
-        claude = MeteredClaude(self._outside.claude, text, trace_key=str(lease.run_id))
-        return _Try(lease, run_ends_at_s, step, attempt, claude, text)
+        book = CallBook(self._store, lease, step.name)
+        claude = RecordedClaude(
+            self._outside.claude,
+            self._admits,
+            book,
+            new_text=text.new_call,
+            trace_key=str(lease.run_id),
+            mode=lease.mode,
+        )
+        return _Try(lease, run_ends_at_s, step, attempt, claude, book, text)
 
     async def _call(self, current: _Try, value: Json) -> Json:
         """Call the step's function; its output as JSON."""
@@ -207,7 +217,7 @@ class RunExecutor:
 
     async def _within_bounds(
         self, current: _Try, call: Callable[[], Awaitable[Result]]
-    ) -> Result | Retrying | Failed:
+    ) -> Result | _Stopped:
         """What the call gives, or what follows from its error or from taking too long."""
         step_s, run_s = self._limits.step_s, current.run_ends_at_s - monotonic_s()
         what = f"step {current.step.name} of run {current.lease.run_id}"
@@ -215,24 +225,35 @@ class RunExecutor:
             return await run_within(min(step_s, run_s), call, what=what)
         except LeaseLostError:
             raise
+        except CallParkedError as parked:
+            return Parked(current.step.name, parked.wait_s, parked.reason)
         except TookTooLongError:
             longest = f"step took longer than {step_s:g} s"
             if run_s < step_s:
-                longest = f"run took longer than {self._limits.run_s:g} s"
+                longest = "run did not end before its deadline"
             return _fail(current, FailureReason.TIMED_OUT, f"The {longest}.")
         except Exception as error:  # noqa: BLE001 - steps are anyone's code; retry.py decides
             return self._follow(current, error)
 
     def _follow(self, current: _Try, error: Exception) -> Retrying | Failed:
         """What the table says about an error."""
-        decision = decide(error, attempt=current.failures, policy=self._retry_policy, random=random)
+        decision = decide(
+            error,
+            attempt=current.failures,
+            started=current.attempt,
+            policy=self._retry_policy,
+            random=random,
+        )
         message = _message_of(error)
         # A known error says all in its message; of an unknown one the log keeps where it arose.
         trace = None if isinstance(error, PenstockError) else error
         logger.warning("step %s failed: %s", current.step.name, message, exc_info=trace)
+        forgotten = current.claude.forgotten_after(error)
         if isinstance(decision, GiveUp):
-            return _fail(current, decision.reason, message)
-        return Retrying(current.step.name, message, decision.delay_s, current.spent)
+            return _fail(current, decision.reason, message, forgotten)
+        return Retrying(
+            current.step.name, message, decision.delay_s, decision.is_counted, forgotten
+        )
 
 
 async def _succeed(pipeline: Pipeline[Any], output: Json) -> Succeeded:
@@ -250,9 +271,9 @@ async def _succeed(pipeline: Pipeline[Any], output: Json) -> Succeeded:
     return Succeeded(output, email)
 
 
-def _fail(current: _Try, reason: FailureReason, message: str) -> Failed:
+def _fail(current: _Try, reason: FailureReason, message: str, forgotten: Forgotten = ()) -> Failed:
     failure = Failure(reason, current.step.name, message, current.attempt)
-    return Failed(failure, current.spent)
+    return Failed(failure, forgotten)
 
 
 def _message_of(error: Exception) -> str:

@@ -65,6 +65,11 @@ class FlightRecorder:
         """The process holds no lease any more: its end concerns no run."""
         self.memory[OWNER_LENGTH] = 0
 
+    def clear(self) -> None:
+        """Make room for the next process."""
+        self.say_goodbye()
+        self.mark(NOBODY)
+
     def mark(self, run: bytes) -> None:
         """Note whose code is executed from now on."""
         self.on_cpu = self.memory[RUN] = run

@@ -3,8 +3,11 @@
 import sys
 
 from config.celery import CelerySettings
+from config.limits import LimitSettings
 from config.postgres import PostgresSettings
 from services.core.db import create_engine
+from services.core.runs.call_limiter import CallLimiter, LimitRules
+from services.core.runs.limit_state import Caps
 from services.core.runs.store import RunStore
 
 
@@ -18,3 +21,18 @@ def open_store(postgres: PostgresSettings, celery: CelerySettings) -> RunStore:
         max_queued_runs=sys.maxsize,  # workers accept no runs
         run_timeout_s=celery.run_timeout_s,
     )
+
+
+def open_limiter(store: RunStore, settings: LimitSettings) -> CallLimiter:
+    """What keeps Claude's limits, together with all other workers."""
+    caps = Caps(
+        requests=settings.max_requests_per_min,
+        input_tokens=settings.max_input_tokens_per_min,
+        output_tokens=settings.max_output_tokens_per_min,
+    )
+    rules = LimitRules(
+        caps=caps,
+        breaker_faults=settings.breaker_faults,
+        breaker_pause_s=settings.breaker_pause_s,
+    )
+    return store.open_limiter(rules)

@@ -8,7 +8,7 @@ from celery import Celery
 from services.core.clock import monotonic_s, utc_now
 from services.core.queue.outbox import Outbox
 from services.core.runs.models import Lease
-from services.worker.endings import Cleared, Ending, Failed, PutBack, Retrying, Succeeded
+from services.worker.endings import Cleared, Ending, Failed, Parked, PutBack, Retrying, Succeeded
 
 _Event = tuple[str, dict[str, Any]]
 
@@ -84,6 +84,8 @@ class RunReport:
                 self._put("task-succeeded", result="'succeeded'", runtime=runtime_s)
             case Retrying(step, error):
                 self._put("task-retried", exception=f"{step}: {error}", traceback="")
+            case Parked(step, _, reason):
+                self.interrupt(f"{step} waits: {reason}")
             case Failed(failure):
                 text = f"{failure.reason}: {failure.message}"
                 self._put("task-failed", exception=text, traceback="")

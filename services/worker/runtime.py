@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery
@@ -11,6 +11,7 @@ from config.celery import CelerySettings
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline
+from services.worker.admission import Admits, FreeAdmission
 from services.worker.executor import Limits, Outside, RunExecutor
 from services.worker.identity import Identity
 from services.worker.leases import LeaseKeeper
@@ -26,6 +27,7 @@ class Parts:
     store: RunStore
     outside: Outside
     texts: TextSender
+    admits: Admits[Any] = field(default_factory=FreeAdmission)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def _executor(blueprint: Blueprint, parts: Parts) -> RunExecutor:
         parts.store,
         parts.outside,
         texts=parts.texts,
+        admits=parts.admits,
         pipelines=blueprint.pipelines,
         retry_policy=RetryPolicy(
             max_attempts=settings.max_attempts,

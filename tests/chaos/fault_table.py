@@ -44,8 +44,8 @@ def _kill_inside(scene: Scene, service: str, *, every: bool) -> None:
 
 
 def _kill_suspects(scene: Scene) -> None:
-    """Make suspects of the runs by three deaths in a row, and kill the processes that execute them."""
-    for deaths in (1, 2):
+    """Make suspects of the runs by five deaths in a row, and kill the processes that execute them."""
+    for deaths in (1, 2, 3, 4):
         scene.stack.kill_inside("worker")
         scene.until(f"{RUNNING} AND runs.attempts > {deaths}", at_least=3)
     scene.stack.kill_inside("worker")
@@ -106,9 +106,9 @@ PROCESSES: Final = (
     ),
     Fault(
         "kill isolated children",
-        "three deaths of the pool process in a row, then SIGKILL of the children that execute the suspects",
+        "five deaths of the pool process in a row, then SIGKILL of the children that execute the suspects",
         _kill_suspects,
-        moments=4,
+        moments=6,
         runs=6,
         running=1,
         input={"seconds": 1.5},

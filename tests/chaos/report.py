@@ -54,7 +54,8 @@ READING: Final = """\
 * **recovery**: seconds from the moment that the fault is over (a SIGKILL: from the kill) to the next progress event
   of each run that was accepted and unfinished then; with the time that processes take to start. "–": none was left.
   The bound is lease + sweep + 5 s, or 5 s for SIGTERM and Redis. It is longer by the time after which a hanging call is
-  given up, and as many times as long as poison runs kill their process one after the other.
+  given up, and as many times as long as poison runs kill their process one after the other; after a storm, which leaves
+  most of its runs waiting, by a second for each 50 of them.
 * **API p99**: of all POSTs during the fault and shortly after, whatever they were answered. While PostgreSQL is away
   that is the time to a 503.
 """

@@ -52,6 +52,8 @@ POOL: Final = {
     "Claude slow stream": 3,
 }
 """What a storm is made of, and how often each comes."""
+DRAIN_RUNS_PER_S: Final = 50
+"""What a small machine gets through after a storm, which leaves most of its runs waiting."""
 CLAUDE_RATE: Final = 0.3
 """Share of the calls that a fault of Claude spoils in a storm, so that runs have tries left."""
 
@@ -188,7 +190,7 @@ async def run_storm(scene: Scene, storm: Storm, *, prefix: str) -> tuple[Verdict
         watchers=[],
         harmed_at=began_at,
         healed_at=healed_at,
-        recovery_bound_s=scene.bound_s,
+        recovery_bound_s=scene.bound_s + storm.runs / DRAIN_RUNS_PER_S,
         latency={method: summarize(probes, method) for method in ("POST", "GET")},
     )
     return judge(found), weather

@@ -25,4 +25,5 @@ class AnsweringClaude:
             usage=Usage(input_tokens=10, output_tokens=5),
             cost_usd=Decimal("0.001"),
             is_simulated=False,
+            kept={},
         )

@@ -1,6 +1,6 @@
 """RunStore without PostgreSQL, for unit tests: one dict of runs, the same promises to a worker."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,9 +9,35 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from services.core.errors import LeaseLostError, StoreUnavailableError
-from services.core.runs.models import Checkpoint, DueHint, Failure, Json, Lease, NewEmail
-from services.core.runs.states import RunState
+from services.core.runs.budgets import Purse
+from services.core.runs.models import (
+    CallOpening,
+    Checkpoint,
+    DueHint,
+    Failure,
+    Forgotten,
+    Json,
+    Lease,
+    NewEmail,
+    OpenCall,
+    PastCall,
+)
+from services.core.runs.states import CallState, RunMode, RunState
 from services.core.usage import Usage
+
+
+def _purse(scope: str) -> Purse:
+    return Purse(scope, None, Decimal(0), Decimal(0), Decimal(0))
+
+
+@dataclass
+class CallRow:
+    """One call, as the fake keeps it."""
+
+    opening: CallOpening
+    state: CallState
+    answer: Json | None = None
+    is_doubtful: bool = False
 
 
 @dataclass
@@ -32,10 +58,20 @@ class MemoryRun:
     tries: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
-    cost_usd: Decimal = Decimal(0)
+    purse: Purse = field(default_factory=lambda: _purse("run"))
+    """Its budget."""
+    calls: dict[tuple[str, bytes, int], CallRow] = field(default_factory=dict)
+    forgotten: list[Forgotten] = field(default_factory=list)
+    """What retry_run and fail_run were given."""
+    parkings: list[tuple[str, float, str]] = field(default_factory=list)
     is_isolated: bool = False
     owner: str | None = None
     """Who claimed it last."""
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What its calls cost."""
+        return self.purse.cost_usd
 
 
 class MemoryRunStore:
@@ -50,6 +86,8 @@ class MemoryRunStore:
         self.claims: list[int] = []
         """The limit of each claim."""
         self.is_away = False
+        self.keys: dict[UUID, Purse] = defaultdict(lambda: _purse("key"))
+        """The budget of each key's day."""
 
     # --- what tests do ------------------------------------------------------------------------
     def add_run(
@@ -60,11 +98,13 @@ class MemoryRunStore:
         remaining_s: float = 86400.0,
         shape: str | None = None,
         is_on_probation: bool = False,
+        mode: RunMode = RunMode.LIVE,
         **changes: Any,
     ) -> MemoryRun:
         """A queued run; without a shape, anybody's."""
         lease = Lease(
             run_id=uuid4(),
+            key_id=UUID(int=1),
             fence=0,
             pipeline=pipeline,
             input=input if input is not None else {"text": "a"},
@@ -75,6 +115,7 @@ class MemoryRunStore:
             remaining_s=remaining_s,
             shape=shape,
             is_on_probation=is_on_probation,
+            mode=mode,
         )
         run = MemoryRun(lease, **changes)
         self.runs[lease.run_id] = run
@@ -125,8 +166,7 @@ class MemoryRunStore:
     async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
         run = self._held(lease)
         run.lease.checkpoints[checkpoint.step] = checkpoint.output
-        run.usage += checkpoint.usage
-        run.cost_usd += checkpoint.cost_usd
+        run.calls = {key: row for key, row in run.calls.items() if key[0] != checkpoint.step}
 
     async def finish_run(self, lease: Lease, output: Json, email: NewEmail | None = None) -> None:
         run = self._held(lease)
@@ -139,15 +179,69 @@ class MemoryRunStore:
         step: str,
         error: str,
         delay_s: float,
-        usage: Usage,
-        cost_usd: Decimal,
+        is_counted: bool = True,
+        forgotten: Forgotten = (),
     ) -> None:
         run = self._held(lease)
         run.state, run.due_in_s = RunState.QUEUED, delay_s
-        run.lease.step_attempts[step] += 1
+        run.lease.step_attempts[step] += is_counted
         run.errors.append(error)
+        run.forgotten.append(forgotten)
+        run.calls = {
+            key: row
+            for key, row in run.calls.items()
+            if forgotten is not None and key[1] not in forgotten
+        }
+
+    async def park_run(self, lease: Lease, *, step: str, wait_s: float, reason: str) -> None:
+        run = self._held(lease)
+        run.state, run.due_in_s = RunState.QUEUED, wait_s
+        run.tries[step] -= 1
+        run.parkings.append((step, wait_s, reason))
+
+    async def open_call(self, lease: Lease, opening: CallOpening) -> OpenCall:
+        run = self._held(lease)
+        key = (opening.step, opening.question, opening.number)
+        past = run.calls.get(key)
+        if past is not None and past.state not in {CallState.OPEN, CallState.FAILED}:
+            return OpenCall(past.opening.reservation, past.answer)
+        purses = (run.purse, self.keys[lease.key_id])
+        for purse in purses:
+            if past is not None and past.state is CallState.OPEN:
+                purse.doubt(past.opening.worst_usd)
+        for purse in purses:
+            if refusal := purse.refusal(opening.worst_usd):
+                raise refusal
+        for purse in purses:
+            purse.reserve(opening.worst_usd)
+        state = CallState.WAITING if opening.is_batch else CallState.OPEN
+        run.calls[key] = CallRow(opening, state)
+        return OpenCall(opening.reservation)
+
+    async def settle_call(  # noqa: PLR0913 - as RunStore
+        self,
+        run_id: UUID,
+        step: str,
+        question: bytes,
+        number: int,
+        reservation: UUID,
+        *,
+        usage: Usage,
+        cost_usd: Decimal,
+        answer: Json | None,
+        is_failed: bool = False,
+        is_doubtful: bool = False,
+    ) -> None:
+        self._check()
+        run = self.runs[run_id]
+        row = run.calls[step, question, number]
+        assert row.opening.reservation == reservation
+        row.state = CallState.FAILED if is_failed else CallState.ANSWERED
+        row.answer, row.is_doubtful = answer, is_doubtful
         run.usage += usage
-        run.cost_usd += cost_usd
+        for purse in (run.purse, self.keys[run.lease.key_id]):
+            purse.reserved_usd -= row.opening.worst_usd
+            purse.cost_usd += cost_usd
 
     async def release_run(
         self, lease: Lease, *, delay_s: float = 0.0, is_cleared: bool = False
@@ -158,13 +252,10 @@ class MemoryRunStore:
         run.release_delays_s.append(delay_s)
         run.releases_cleared.append(is_cleared)
 
-    async def fail_run(
-        self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
-    ) -> None:
+    async def fail_run(self, lease: Lease, failure: Failure, *, forgotten: Forgotten = ()) -> None:
         run = self._held(lease)
         run.state, run.failure = RunState.FAILED, failure
-        run.usage += usage
-        run.cost_usd += cost_usd
+        run.forgotten.append(forgotten)
 
     async def requeue_lapsed_runs(self, *, limit: int = 500) -> int:
         self._check()
@@ -194,7 +285,11 @@ class MemoryRunStore:
 
     def _claim(self, run: MemoryRun, owner: str) -> Lease:
         run.state, run.owner = RunState.RUNNING, owner
-        run.lease = replace(run.lease, fence=run.lease.fence + 1)
+        calls = tuple(
+            PastCall(*key, row.state, row.answer, row.opening.reservation)
+            for key, row in run.calls.items()
+        )
+        run.lease = replace(run.lease, fence=run.lease.fence + 1, calls=calls)
         return run.lease
 
     def _check(self) -> None:

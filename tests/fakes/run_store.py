@@ -19,6 +19,7 @@ from services.core.errors import (
     RunNotReplayableError,
     StoreUnavailableError,
 )
+from services.core.runs.call_limits import CallLimits
 from services.core.runs.models import (
     ApiKey,
     DueHint,
@@ -27,6 +28,7 @@ from services.core.runs.models import (
     Failure,
     Heartbeat,
     Json,
+    KeyDay,
     NewRun,
     Page,
     PastAttempt,
@@ -50,10 +52,12 @@ class InMemoryRunStore:
         self.events: dict[UUID, list[Event]] = defaultdict(list)
         self.emails: dict[UUID, Email] = {}
         self.keys: dict[str, ApiKey] = {}
+        self.key_days: dict[UUID, KeyDay] = {}
         self.heartbeats: list[Heartbeat] = []
         self.history: dict[UUID, list[PastAttempt]] = defaultdict(list)
         self.unclaimable_runs = 0
         self.step_totals: tuple[StepTotals, ...] = ()
+        self.call_limits: list[CallLimits] = []
         self.due_hints: list[DueHint] = []
         self.accepted: list[NewRun] = []
         self.statements: list[str] = []
@@ -186,6 +190,7 @@ class InMemoryRunStore:
         step_names: tuple[str, ...],
         from_step: str | None,
         input: Json | None,  # noqa: A002 - the record's word
+        budget_usd: Decimal | None = None,
     ) -> Run:
         """As RunStore."""
         self._refuse_if_full()
@@ -199,6 +204,7 @@ class InMemoryRunStore:
             run,
             state=RunState.QUEUED,
             input=run.input if input is None else input,
+            budget_usd=run.budget_usd if budget_usd is None else budget_usd,
             output=None,
             failure=None,
             steps=run.steps[:kept] + tuple(_pending(name) for name in step_names[kept:]),
@@ -295,6 +301,22 @@ class InMemoryRunStore:
         self.keys[prefix] = replace(key, is_revoked=True)
         return True
 
+    async def set_key_limits(
+        self, prefix: str, *, daily_budget_usd: Decimal | None, max_running: int | None
+    ) -> ApiKey | None:
+        """As RunStore."""
+        self._note("set_key_limits")
+        key = self.keys.get(prefix)
+        if key is not None:
+            limits = {"daily_budget_usd": daily_budget_usd, "max_running": max_running}
+            key = self.keys[prefix] = replace(key, **limits)
+        return key
+
+    async def get_key_day(self, key_id: UUID) -> KeyDay:
+        """As RunStore."""
+        self._note("get_key_day")
+        return self.key_days.get(key_id, KeyDay(NO_COST, NO_COST, NO_COST, Usage()))
+
     async def list_keys(self) -> list[ApiKey]:
         """As RunStore."""
         self._note("list_keys")
@@ -322,6 +344,11 @@ class InMemoryRunStore:
             unclaimable_runs=self.unclaimable_runs,
             steps=self.step_totals,
         )
+
+    async def list_call_limits(self) -> list[CallLimits]:
+        """As RunStore."""
+        self._note("list_call_limits")
+        return self.call_limits
 
     def _refuse_if_full(self) -> None:
         queued = [run for run in self.runs.values() if run.state is RunState.QUEUED]
@@ -359,6 +386,9 @@ def _queued(new: NewRun) -> Run:
         finished_at=None,
         next_at=now + timedelta(0),
         trace_id=new.traceparent.split("-")[1] if new.traceparent else None,
+        mode=new.mode,
+        batch_id=new.batch_id,
+        batch_row=new.batch_row,
     )
 
 

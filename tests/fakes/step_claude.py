@@ -27,4 +27,5 @@ class ScriptedClaude:
             usage=Usage(input_tokens=10, output_tokens=5),
             cost_usd=Decimal("0.001"),
             is_simulated=False,
+            kept={},
         )

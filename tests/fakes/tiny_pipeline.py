@@ -1,5 +1,6 @@
 """A pipeline of two small steps whose first asks Claude; tests say what it does."""
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -8,7 +9,14 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from services.core.claude.protocol import Answer, ClaudeReply, ClaudeRequest, OnText
+from services.core.claude.protocol import (
+    Answer,
+    CallEstimate,
+    ClaudeReply,
+    ClaudeRequest,
+    Json,
+    OnText,
+)
 from services.core.usage import Usage
 from services.pipelines.definition import EmailDraft, Pipeline, Step, StepContext
 
@@ -31,7 +39,12 @@ class ScriptedClaude:
     asked: list[ClaudeRequest] = field(default_factory=list)
 
     async def ask(
-        self, request: ClaudeRequest, answer_type: type[Answer], *, on_text: OnText | None = None
+        self,
+        request: ClaudeRequest,
+        answer_type: type[Answer],
+        *,
+        on_text: OnText | None = None,
+        ceiling_usd: Decimal | None = None,
     ) -> ClaudeReply[Answer]:
         """Answer as told."""
         self.asked.append(request)
@@ -42,13 +55,41 @@ class ScriptedClaude:
                 await on_text(piece)
         if self.before_answer is not None:
             await self.before_answer()
+        return self.reread({"text": "".join(self.pieces)}, answer_type)
+
+    def reread(self, kept: Json, answer_type: type[Answer]) -> ClaudeReply[Answer]:
+        """The answer again."""
         return ClaudeReply(
-            answer=answer_type.model_validate({"text": "".join(self.pieces)}),
+            answer=answer_type.model_validate(kept),
             model="fake",
             usage=Usage(input_tokens=10, output_tokens=5),
             cost_usd=Decimal("0.01"),
             is_simulated=True,
+            kept=kept,
         )
+
+    def question(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> bytes:
+        """A hash of the prompt."""
+        return hashlib.sha256(request.prompt.encode()).digest()
+
+    def estimate(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> CallEstimate:
+        """Always the same."""
+        return CallEstimate(request.model or "fake", input_tokens=10, output_tokens=5)
+
+    def worst_case_usd(
+        self,
+        request: ClaudeRequest,
+        answer_type: type[BaseModel],
+        *,
+        input_tokens: int | None = None,
+        is_batch: bool = False,
+    ) -> Decimal:
+        """Twice what a call costs; as much as it costs if the tokens were counted."""
+        return Decimal("0.02") if input_tokens is None else Decimal("0.01")
+
+    async def count_tokens(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> int:
+        """Always the same."""
+        return 10
 
 
 async def ask(given: Text, context: StepContext) -> Text:

@@ -11,11 +11,13 @@ from services.api.checks import (
     check_claude,
     check_record,
     check_redis,
+    read_limits,
     read_totals,
 )
 from services.api.dependencies import Dependencies, Deps
 from services.api.errors import NOT_READY, NotReadyError
 from services.api.health_schemas import (
+    ClaudeLimitsHealth,
     ClaudeStatus,
     Health,
     HealthStatus,
@@ -61,8 +63,12 @@ async def get_readiness(deps: Deps) -> Readiness:
 @router.get("/health", operation_id="getHealth")
 async def get_health(request: Request, deps: Deps) -> Health:
     """Show every part, with ages. Always 200: read `status`."""
-    postgres, redis, queue, heartbeats = await asyncio.gather(
-        check_record(deps), check_redis(deps.redis), _read_queue(deps), _read_heartbeats(deps)
+    postgres, redis, queue, heartbeats, limits = await asyncio.gather(
+        check_record(deps),
+        check_redis(deps.redis),
+        _read_queue(deps),
+        _read_heartbeats(deps),
+        _read_limits(deps),
     )
     if postgres.status is PartStatus.UP and request.app.state.full_disk.is_recent:
         postgres = PartHealth(status=PartStatus.FULL, error=DISK_IS_FULL)
@@ -80,6 +86,7 @@ async def get_health(request: Request, deps: Deps) -> Health:
         postgres=postgres,
         redis=redis,
         claude=claude,
+        claude_limits=limits,
         queue=queue,
         heartbeats=heartbeats,
     )
@@ -104,3 +111,8 @@ async def _read_queue(deps: Dependencies) -> QueueHealth | None:
 async def _read_heartbeats(deps: Dependencies) -> list[HeartbeatHealth]:
     beats = await answer_in_time(deps.store.list_heartbeats())
     return [HeartbeatHealth.model_validate(beat) for beat in beats or ()]
+
+
+async def _read_limits(deps: Dependencies) -> list[ClaudeLimitsHealth]:
+    limits = await read_limits(deps.store)
+    return [ClaudeLimitsHealth.model_validate(each) for each in limits or ()]

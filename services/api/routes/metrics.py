@@ -5,8 +5,9 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from services.api.checks import read_totals
+from services.api.checks import read_limits, read_totals
 from services.api.dependencies import Deps
+from services.api.limit_metrics import LimitMetrics
 from services.api.record_metrics import RecordMetrics
 
 router = APIRouter(tags=["health"])
@@ -22,6 +23,7 @@ async def get_metrics(request: Request, deps: Deps) -> Response:
     """Figures of the record (the same from every process) and of HTTP (summed over this host's processes)."""
     registry = CollectorRegistry()
     registry.register(RecordMetrics(await read_totals(deps.store)))
+    registry.register(LimitMetrics(await read_limits(deps.store)))
     registry.register(request.app.state.http_metrics)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type})

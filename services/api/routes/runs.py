@@ -37,7 +37,7 @@ from services.api.schemas import (
 from services.api.validation import FieldError
 from services.core.errors import ReplayStepError
 from services.core.runs import models
-from services.core.runs.states import FailureReason, RunState
+from services.core.runs.states import FailureReason, RunMode, RunState
 from services.core.telemetry import annotate, current_traceparent
 from services.pipelines.definition import Pipeline
 
@@ -72,6 +72,7 @@ _BODY_KINDS = (
 )
 _REPLAY_EXAMPLES: dict[str, Any] = {
     "from where it failed": {"value": {}},
+    "with a higher budget": {"value": {"budget_usd": 0.5}},
     "from a step": {"value": {"from_step": "compose_email"}},
     "with another input": {"value": {"from_step": "parse_template", "input": INPUT_EXAMPLE}},
 }
@@ -111,6 +112,7 @@ async def create_run(
             budget_usd=body.budget_usd,
             idempotency_key=idempotency_key,
             request_hash=_hash_of(body) if idempotency_key else None,
+            mode=body.mode,
             traceparent=current_traceparent(),
         )
     )
@@ -182,6 +184,7 @@ async def replay_run(
             step_names=pipeline.step_names,
             from_step=wish.from_step,
             input=wish.input,
+            budget_usd=wish.budget_usd,
         )
     except ReplayStepError as error:
         raise InvalidRequestError([FieldError("body", "/from_step", str(error))]) from error
@@ -217,5 +220,8 @@ def _check_replay(pipeline: Pipeline[Any], wish: ReplayRun) -> None:
 
 def _hash_of(body: CreateRun) -> bytes:
     """SHA-256 of the request, whatever the order of its members and its white space."""
-    canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    # What was posted before there were modes has the same hash when it is posted again.
+    left_out = {"mode"} if body.mode is RunMode.LIVE else set()
+    members = body.model_dump(mode="json", exclude=left_out)
+    canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).digest()

@@ -4,24 +4,38 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import lru_cache
+from decimal import Decimal
 
 import anthropic
 import httpx2
-from anthropic.types import Message, MetadataParam, OutputConfigParam
+from anthropic.types import Message
 from pydantic import BaseModel
 
 from config.anthropic import AnthropicSettings
 from services.core.claude.answer import read_answer
 from services.core.claude.chat_span import chat_span, note_answer
-from services.core.claude.cost import PriceList, Spend
-from services.core.claude.error_map import to_claude_error
-from services.core.claude.protocol import Answer, ClaudeReply, ClaudeRequest, OnText
-from services.core.errors import (
-    ClaudeError,
-    ClaudeNotConfiguredError,
-    ClaudeUnavailableError,
+from services.core.claude.cost import PriceList
+from services.core.claude.error_map import our_error, to_claude_error, unseen_end
+from services.core.claude.estimates import Experience
+from services.core.claude.kept import keep_answer, read_kept
+from services.core.claude.messages import (
+    Params,
+    count_params,
+    message_params,
+    question_hash,
+    size_bytes,
 )
+from services.core.claude.protocol import (
+    Answer,
+    CallEstimate,
+    ClaudeReply,
+    ClaudeRequest,
+    Json,
+    OnText,
+)
+from services.core.claude.turns import CallPrice, following_turn
+from services.core.errors import ClaudeError, ClaudeNotConfiguredError
+from services.core.rate_limits import SeenLimits
 
 SIMULATED_HEADER = "x-penstock-simulated"
 """On every answer of the simulator, so that an answer itself tells where it is from."""
@@ -35,11 +49,12 @@ STREAM_ERRORS = (anthropic.APIError, httpx2.HTTPError, ValueError, LookupError)
 
 @dataclass(slots=True)
 class Arrival:
-    """What has arrived of one answer so far."""
+    """What has arrived of one turn of an answer so far."""
 
     message: Message | None = None
     is_complete: bool = False
     is_simulated: bool = False
+    seen_limits: SeenLimits | None = None
 
 
 class AnthropicClaude:
@@ -60,6 +75,7 @@ class AnthropicClaude:
         """
         self._settings = settings
         self._prices = PriceList(fallback_model=settings.fallback_price_model)
+        self._experience = Experience()
         self._client = _sdk_client(settings, http_client) if settings.is_configured else None
 
     async def ask(
@@ -68,48 +84,118 @@ class AnthropicClaude:
         answer_type: type[Answer],
         *,
         on_text: OnText | None = None,
+        ceiling_usd: Decimal | None = None,
     ) -> ClaudeReply[Answer]:
         """Get an answer of the given type; see services.core.claude.protocol.Claude.ask."""
         if self._client is None:
             raise ClaudeNotConfiguredError
-        arrival = Arrival()
-        model = request.model or self._settings.model
-        with chat_span(request, model=model, server=self._client.base_url.host):
+        params = self._params(request, answer_type)
+        arrivals: list[Arrival] = []
+        with chat_span(request, model=params["model"], server=self._client.base_url.host):
             try:
-                await self._receive(request, answer_type, arrival, on_text)
-                answer = read_answer(_whole_message(arrival), answer_type)
+                await self._converse(request, params, arrivals, on_text, ceiling_usd)
+                answer = read_answer(_messages(arrivals), answer_type)
             except ClaudeError as error:
-                if arrival.message is not None:
-                    spend = self._account(arrival.message, arrival)
-                    error.usage, error.cost_usd = spend.usage, spend.cost_usd
+                self._note_spend(error, arrivals, params)
                 raise
-            message = _whole_message(arrival)
-            spend = self._account(message, arrival)
+            reply = self._reply(answer, arrivals, params)
+        self._experience.learn(answer_type, reply.usage, size_bytes=size_bytes(params))
+        return reply
+
+    def reread(self, kept: Json, answer_type: type[Answer]) -> ClaudeReply[Answer]:
+        """Read an answer again; see services.core.claude.protocol.Claude.reread."""
+        past = read_kept(kept)
+        spend = self._prices.total_of(
+            past.messages, asked_model=past.asked_model, is_batch=past.is_batch
+        )
+        try:
+            answer = read_answer(past.messages, answer_type)
+        except ClaudeError as error:
+            error.usage, error.cost_usd = spend.usage, spend.cost_usd
+            raise
         return ClaudeReply(
             answer=answer,
-            model=message.model,
+            model=past.messages[-1].model,
             usage=spend.usage,
             cost_usd=spend.cost_usd,
-            is_simulated=arrival.is_simulated,
+            is_simulated=past.is_simulated,
+            kept=kept,
         )
+
+    def question(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> bytes:
+        """What is asked, as a hash; see services.core.claude.protocol.Claude.question."""
+        return question_hash(self._params(request, answer_type))
+
+    def estimate(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> CallEstimate:
+        """The likely use; see services.core.claude.protocol.Claude.estimate."""
+        params = self._params(request, answer_type)
+        return self._experience.estimate(
+            answer_type,
+            model=params["model"],
+            size_bytes=size_bytes(params),
+            max_tokens=request.max_tokens,
+        )
+
+    def worst_case_usd(
+        self,
+        request: ClaudeRequest,
+        answer_type: type[BaseModel],
+        *,
+        input_tokens: int | None = None,
+        is_batch: bool = False,
+    ) -> Decimal:
+        """The highest cost; see services.core.claude.protocol.Claude.worst_case_usd."""
+        price = CallPrice(self._prices, request, self._params(request, answer_type))
+        return price.worst_usd(input_tokens=input_tokens, is_batch=is_batch)
+
+    async def count_tokens(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> int:
+        """The input's tokens; see services.core.claude.protocol.Claude.count_tokens."""
+        if self._client is None:
+            raise ClaudeNotConfiguredError
+        params = count_params(self._params(request, answer_type))
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                counted = await self._client.messages.count_tokens(**params)
+        except TimeoutError as error:
+            raise our_error("timeout", "Claude did not count the tokens in time") from error
+        except STREAM_ERRORS as error:
+            raise to_claude_error(error) from error
+        return counted.input_tokens
 
     async def aclose(self) -> None:
         """Close the connections; calls under way fail."""
         if self._client is not None:
             await self._client.close()
 
-    async def _receive(
+    def _params(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> Params:
+        return message_params(request, answer_type, request.model or self._settings.model)
+
+    async def _converse(
         self,
         request: ClaudeRequest,
-        answer_type: type[BaseModel],
-        arrival: Arrival,
+        asked: Params,
+        arrivals: list[Arrival],
         on_text: OnText | None,
+        ceiling_usd: Decimal | None,
     ) -> None:
-        """Make the call and read the answer to its end, within the time that one call may take."""
+        """Ask, and let Claude go on for as long as its answer is to be continued and may cost that."""
+        price = CallPrice(self._prices, request, asked)
+        ceiling_usd = price.worst_usd() if ceiling_usd is None else ceiling_usd
+        params: Params | None = asked
+        while params is not None:
+            arrivals.append(Arrival())
+            await self._receive(params, arrivals[-1], on_text)
+            messages = _messages(arrivals)
+            params = following_turn(request, asked, params, messages)
+            if params is not None and not price.fits(messages, params, ceiling_usd):
+                return
+
+    async def _receive(self, params: Params, arrival: Arrival, on_text: OnText | None) -> None:
+        """Read one turn to its end, within the time that one may take."""
         try:
             async with (
                 asyncio.timeout(self._settings.timeout_s) as deadline,
-                aclosing(self._pieces(request, answer_type, arrival)) as pieces,
+                aclosing(self._pieces(params, arrival)) as pieces,
             ):
                 async for piece in pieces:
                     if on_text is not None:
@@ -118,26 +204,16 @@ class AnthropicClaude:
             if not deadline.expired():
                 raise
             message = f"Claude did not finish within {self._settings.timeout_s:g} s"
-            raise ClaudeUnavailableError(message, error_type="timeout") from error
+            raise unseen_end("timeout", message) from error
 
-    async def _pieces(
-        self, request: ClaudeRequest, answer_type: type[BaseModel], arrival: Arrival
-    ) -> AsyncGenerator[str]:
-        """Yield the answer's text as it streams in, and note in `arrival` what it belongs to."""
+    async def _pieces(self, params: Params, arrival: Arrival) -> AsyncGenerator[str]:
+        """Yield a turn's text as it streams in, and note in `arrival` what it belongs to."""
         if self._client is None:
             raise ClaudeNotConfiguredError
-        output_config = _output_config(answer_type)
-        metadata = MetadataParam(user_id=request.trace_key)
         try:
-            async with self._client.messages.stream(
-                model=request.model or self._settings.model,
-                max_tokens=request.max_tokens,
-                system=request.system or anthropic.omit,
-                messages=[{"role": "user", "content": request.prompt}],
-                output_config=output_config,
-                metadata=metadata if request.trace_key else anthropic.omit,
-            ) as stream:
+            async with self._client.messages.stream(**params) as stream:
                 arrival.is_simulated = SIMULATED_HEADER in stream.response.headers
+                arrival.seen_limits = SeenLimits.from_headers(stream.response.headers)
                 async for event in stream:
                     if event.type == "message_start":
                         arrival.message = stream.current_message_snapshot
@@ -148,24 +224,46 @@ class AnthropicClaude:
         except STREAM_ERRORS as error:
             raise to_claude_error(error) from error
 
-    def _account(self, message: Message, arrival: Arrival) -> Spend:
-        """Price what has arrived and put it into the span."""
-        spend = self._prices.spend_of(message)
-        note_answer(message, spend, is_simulated=arrival.is_simulated)
-        return spend
+    def _reply(
+        self, answer: Answer, arrivals: list[Arrival], params: Params
+    ) -> ClaudeReply[Answer]:
+        """The answer with all that belongs to it, which goes into the span as well."""
+        messages, is_simulated = _messages(arrivals), arrivals[-1].is_simulated
+        spend = self._prices.total_of(messages, asked_model=params["model"])
+        note_answer(messages, spend, is_simulated=is_simulated)
+        return ClaudeReply(
+            answer=answer,
+            model=messages[-1].model,
+            usage=spend.usage,
+            cost_usd=spend.cost_usd,
+            is_simulated=is_simulated,
+            kept=keep_answer(messages, asked_model=params["model"], is_simulated=is_simulated),
+            seen_limits=arrivals[-1].seen_limits,
+        )
+
+    def _note_spend(self, error: ClaudeError, arrivals: list[Arrival], params: Params) -> None:
+        """Put into an error, and the span, what has arrived and what that cost."""
+        if not arrivals:
+            return
+        error.seen_limits = error.seen_limits or arrivals[-1].seen_limits
+        messages = [arrival.message for arrival in arrivals if arrival.message is not None]
+        if messages:
+            spend = self._prices.total_of(messages, asked_model=params["model"])
+            error.usage, error.cost_usd = spend.usage, spend.cost_usd
+            note_answer(messages, spend, is_simulated=arrivals[-1].is_simulated)
 
 
-def _whole_message(arrival: Arrival) -> Message:
-    """The message, if it has arrived to its end.
+def _messages(arrivals: list[Arrival]) -> list[Message]:
+    """The turns, if all have arrived to their end.
 
     Raises:
-        ClaudeUnavailableError: It has not. A proxy may end a stream in good order in mid-answer,
+        ClaudeUnavailableError: One has not. A proxy may end a stream in good order in mid-answer,
             which the SDK takes for the answer's end.
     """
-    if arrival.message is None or not arrival.is_complete:
-        message = "The answer ended before its end"
-        raise ClaudeUnavailableError(message, error_type="cut")
-    return arrival.message
+    messages = [arrival.message for arrival in arrivals if arrival.is_complete and arrival.message]
+    if len(messages) < len(arrivals):
+        raise unseen_end("cut", "The answer ended before its end")
+    return messages
 
 
 def _sdk_client(
@@ -188,12 +286,3 @@ def _sdk_client(
         http_client=http_client
         or anthropic.DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
     )
-
-
-@lru_cache(maxsize=256)
-def _output_config(answer_type: type[BaseModel]) -> OutputConfigParam:
-    """Ask for an answer of the type.
-
-    Not by the SDK's `output_format`: that validates in mid-stream, before the usage is known.
-    """
-    return {"format": {"type": "json_schema", "schema": anthropic.transform_schema(answer_type)}}

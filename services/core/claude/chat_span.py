@@ -4,7 +4,7 @@ Names are those of OpenTelemetry's conventions for generative AI. The SDK's own 
 know neither cost nor our errors, and each call would count twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from anthropic.types import Message
 
 from services.core.claude.cost import Spend
 from services.core.claude.protocol import ClaudeRequest
+from services.core.claude.turns import text_of
 from services.core.errors import ClaudeError
 from services.core.telemetry import annotate, record_content, span
 
@@ -43,8 +44,9 @@ def chat_span(request: ClaudeRequest, *, model: str, server: str) -> Iterator[No
             raise
 
 
-def note_answer(message: Message, spend: Spend, *, is_simulated: bool) -> None:
-    """Put into the span what an answer, whole or not, has used."""
+def note_answer(messages: Sequence[Message], spend: Spend, *, is_simulated: bool) -> None:
+    """Put into the span what an answer, whole or not, has used; several turns have one span."""
+    message = messages[-1]
     annotate(
         **{
             "gen_ai.response.id": message.id,
@@ -59,4 +61,4 @@ def note_answer(message: Message, spend: Spend, *, is_simulated: bool) -> None:
             "penstock.is_simulated": is_simulated,
         }
     )
-    record_content(answer="".join(block.text for block in message.content if block.type == "text"))
+    record_content(answer=text_of(messages))

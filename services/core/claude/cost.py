@@ -1,9 +1,9 @@
-"""What a call to Claude used and cost."""
+"""What a call to Claude used and cost, and what one can cost at most."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from anthropic.types import Message
 from genai_prices import calc_price, extract_usage
@@ -12,6 +12,9 @@ from genai_prices import types as prices
 from services.core.usage import Usage
 
 PROVIDER = "anthropic"
+BATCH_DISCOUNT = Decimal("0.5")
+"""Message batches cost half of everything (Anthropic's "Batch processing"; genai-prices lists the same for
+the models of which it knows it)."""
 logger = logging.getLogger(__name__)
 
 
@@ -23,6 +26,17 @@ class Spend:
     cost_usd: Decimal
     is_estimated: bool
     """The model's own prices are unknown: cost_usd is by those of the fallback model."""
+
+    def __add__(self, other: "Spend") -> "Spend":
+        """Both together."""
+        return Spend(
+            self.usage + other.usage,
+            self.cost_usd + other.cost_usd,
+            is_estimated=self.is_estimated or other.is_estimated,
+        )
+
+
+NOTHING = Spend(Usage(), Decimal(0), is_estimated=False)
 
 
 class PriceList:
@@ -37,33 +51,86 @@ class PriceList:
         Raises:
             LookupError: Its prices are unknown too.
         """
-        self._fallback = calc_price(prices.Usage(), fallback_model, provider_id=PROVIDER).model
+        self._fallback = calc_price(prices.Usage(), fallback_model, provider_id=PROVIDER).model.id
         self._unknown_models: set[str] = set()
 
-    def spend_of(self, message: Message) -> Spend:
-        """Count and price what a message has used, as far as Claude has reported it."""
+    def spend_of(
+        self, message: Message, *, asked_model: str | None = None, is_batch: bool = False
+    ) -> Spend:
+        """Count and price what a message has used, as far as Claude has reported it.
+
+        Args:
+            message: An answer, whole or not.
+            asked_model: The model that was asked. Its prices count where those of the model that
+                answered are unknown, so that no answer is dearer than most_usd() of its question.
+            is_batch: It is from a message batch.
+        """
         usage = Usage(
             input_tokens=message.usage.input_tokens or 0,
             output_tokens=message.usage.output_tokens or 0,
             cache_read_input_tokens=message.usage.cache_read_input_tokens or 0,
             cache_creation_input_tokens=message.usage.cache_creation_input_tokens or 0,
         )
-        answer = {"model": message.model, "usage": message.usage.model_dump(exclude_none=True)}
-        try:
-            # extract_usage adds cached tokens to input_tokens, which is what the prices expect.
-            extracted = extract_usage(answer, provider_id=PROVIDER)
-        except LookupError:
-            return self._estimate(usage, answer)
-        return Spend(usage, extracted.calc_price().total_price, is_estimated=False)
+        model = self._priced_as(message.model, asked_model)
+        answer = {
+            "model": model or self._fallback,
+            "usage": message.usage.model_dump(exclude_none=True),
+        }
+        # extract_usage adds cached tokens to input_tokens, which is what the prices expect.
+        cost_usd = extract_usage(answer, provider_id=PROVIDER).calc_price().total_price
+        return Spend(usage, _discounted(cost_usd, is_batch=is_batch), is_estimated=model is None)
 
-    def _estimate(self, usage: Usage, answer: dict[str, Any]) -> Spend:
-        """Price an unknown model as the fallback, and say so once per model."""
-        if answer["model"] not in self._unknown_models:
-            self._unknown_models.add(answer["model"])
+    def total_of(
+        self, messages: Iterable[Message], *, asked_model: str | None = None, is_batch: bool = False
+    ) -> Spend:
+        """What the turns of one answer have used together."""
+        spends = (
+            self.spend_of(message, asked_model=asked_model, is_batch=is_batch)
+            for message in messages
+        )
+        return sum(spends, NOTHING)
+
+    def most_usd(
+        self, model: str, *, input_tokens: int, output_tokens: int, is_batch: bool = False
+    ) -> Decimal:
+        """What so many tokens cost at most: all input is of its dearest kind.
+
+        That is written to the cache, for a model that has one. (An hour's cache entry is dearer; none
+        is asked for.) Where a long input has prices of its own, they count.
+        """
+        known = self._priced_as(model) or self._fallback
+        as_kinds = (
+            prices.Usage(input_tokens=input_tokens, output_tokens=output_tokens, **kind)
+            for kind in ({}, {"cache_write_tokens": input_tokens})
+        )
+        dearest = max(
+            calc_price(usage, known, provider_id=PROVIDER).total_price for usage in as_kinds
+        )
+        return _discounted(dearest, is_batch=is_batch)
+
+    def _priced_as(self, *models: str | None) -> str | None:
+        """The first of these models that has prices; none is said in the log, once for each model."""
+        for model in models:
+            if model is not None and _is_priced(model):
+                return model
+        unknown = models[0]
+        if unknown is not None and unknown not in self._unknown_models:
+            self._unknown_models.add(unknown)
             logger.warning(
                 "No price is known for model %s: its calls are priced as %s",
-                answer["model"],
-                self._fallback.id,
+                unknown,
+                self._fallback,
             )
-        extracted = extract_usage(answer | {"model": self._fallback.id}, provider_id=PROVIDER)
-        return Spend(usage, extracted.calc_price().total_price, is_estimated=True)
+        return None
+
+
+def _is_priced(model: str) -> bool:
+    try:
+        calc_price(prices.Usage(), model, provider_id=PROVIDER)
+    except LookupError:
+        return False
+    return True
+
+
+def _discounted(cost_usd: Decimal, *, is_batch: bool) -> Decimal:
+    return cost_usd * BATCH_DISCOUNT if is_batch else cost_usd

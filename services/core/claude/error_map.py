@@ -1,55 +1,21 @@
-"""What the SDK's errors mean here.
-
-The API's own words decide: `error.details.error_code`, then `error.type`. Class and status do not:
-an overload in mid-stream is a plain APIStatusError with status 200, and a 429 may be a spend limit.
-Status counts only where an answer is not the API's at all (a proxy's HTML page), or where its type
-is not one that we know.
-"""
+"""The SDK's errors as ours, by the table in outcomes.py."""
 
 import math
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import anthropic
 import httpx2
 
+from services.core.claude.outcomes import OURS, outcome_of_error
 from services.core.clock import utc_now
-from services.core.errors import (
-    ClaudeError,
-    ClaudeOverloadedError,
-    ClaudeRateLimitedError,
-    ClaudeRejectedError,
-    ClaudeSpendLimitError,
-    ClaudeUnavailableError,
-)
+from services.core.errors import ClaudeError, ClaudeRateLimitedError
+from services.core.rate_limits import SeenLimits
 
+# Before a byte of the question is on its way.
+NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 MAX_RETRY_AFTER_S = 3600.0
 """Longest wait that is believed: a run must not sleep for days because of one header."""
-
-# ramp_limit_exceeded is not here: the SDK documents it as a limit on growth with a retry-after.
-ERRORS_BY_CODE: dict[str, type[ClaudeError]] = {
-    "contract_spend_limit_reached": ClaudeSpendLimitError,
-    "enforced_spend_limit_reached": ClaudeSpendLimitError,
-    "linked_organization_spend_limit_reached": ClaudeSpendLimitError,
-    "linked_organization_billing_unavailable": ClaudeSpendLimitError,
-    "ramp_limit_exceeded": ClaudeRateLimitedError,
-}
-
-ERRORS_BY_TYPE: dict[str, type[ClaudeError]] = {
-    "rate_limit_error": ClaudeRateLimitedError,
-    "overloaded_error": ClaudeOverloadedError,
-    "billing_error": ClaudeSpendLimitError,
-    "api_error": ClaudeUnavailableError,
-    "timeout_error": ClaudeUnavailableError,
-    "conflict_error": ClaudeUnavailableError,
-    "invalid_request_error": ClaudeRejectedError,
-    "authentication_error": ClaudeRejectedError,
-    "permission_error": ClaudeRejectedError,
-    "not_found_error": ClaudeRejectedError,
-    "request_too_large": ClaudeRejectedError,
-}
-
-RETRYABLE_STATUS = frozenset({408, 409, 425})
 
 
 def to_claude_error(error: Exception) -> ClaudeError:
@@ -60,15 +26,26 @@ def to_claude_error(error: Exception) -> ClaudeError:
     """
     if isinstance(error, anthropic.APIStatusError):
         return _from_answer(error)
+    if isinstance(error.__cause__ or error, NOTHING_SENT):
+        return our_error("connection", "Claude could not be reached")
     if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
-        return ClaudeUnavailableError("Claude did not answer in time", error_type="timeout")
+        return unseen_end("timeout", "Claude did not answer in time")
     if isinstance(error, anthropic.APIConnectionError | httpx2.TransportError):
-        return ClaudeUnavailableError(
-            "The connection to Claude failed or was cut", error_type="connection"
-        )
-    return ClaudeUnavailableError(
-        f"Claude's answer could not be read ({type(error).__name__})", error_type="unreadable"
-    )
+        return unseen_end("connection", "The connection to Claude failed or was cut")
+    return unseen_end("unreadable", f"Claude's answer could not be read ({type(error).__name__})")
+
+
+def our_error(error_type: str, message: str) -> ClaudeError:
+    """The error for what only we can tell: one of outcomes.OURS."""
+    kind = OURS[error_type].error or ClaudeError
+    return kind(message, error_type=error_type)
+
+
+def unseen_end(error_type: str, message: str) -> ClaudeError:
+    """The same for a call that Claude may have gone on with."""
+    error = our_error(error_type, message)
+    error.is_cost_final = False
+    return error
 
 
 def retry_after_s(headers: httpx2.Headers) -> float | None:
@@ -83,38 +60,59 @@ def retry_after_s(headers: httpx2.Headers) -> float | None:
         except (KeyError, ValueError):
             continue
         if not math.isnan(seconds):
-            return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+            return _believed_s(seconds)
     return None
 
 
 def _from_answer(error: anthropic.APIStatusError) -> ClaudeError:
     """Map an error that Claude, or something on the way to it, has answered."""
-    kind = (
-        ERRORS_BY_CODE.get(error.error_code or "")
-        or ERRORS_BY_TYPE.get(error.type or "")
-        or _by_status(error.status_code)
+    outcome = outcome_of_error(
+        code=error.error_code, error_type=error.type, status=error.status_code
     )
     error_type = error.error_code or error.type or f"http_{error.status_code}"
     message = f"Claude answered {error_type}: {error.api_message or 'no explanation'}"
     if error.request_id:
         message += f" (request {error.request_id})"
-    if issubclass(kind, ClaudeRateLimitedError):
-        wait_s = retry_after_s(error.response.headers)
-        return kind(message, error_type=error_type, retry_after_s=wait_s)
-    return kind(message, error_type=error_type)
+    kind = outcome.error or ClaudeError
+    seen_limits = SeenLimits.from_headers(error.response.headers)
+    wait_s = retry_after_s(error.response.headers)
+    if wait_s is None and issubclass(kind, ClaudeRateLimitedError):
+        wait_s = _next_window_s(seen_limits)
+    found = kind(
+        message, error_type=error_type, retry_after_s=wait_s or outcome.least_wait_s or wait_s
+    )
+    found.seen_limits = seen_limits
+    found.is_cost_final = _is_refusal_to_answer(error)
+    return found
 
 
-def _by_status(status: int) -> type[ClaudeError]:
-    """Judge an answer without a type that we know."""
-    if status == httpx2.codes.TOO_MANY_REQUESTS:
-        return ClaudeRateLimitedError
-    is_client_error = 400 <= status < 500  # noqa: PLR2004 - the 4xx of RFC 9110
-    if is_client_error and status not in RETRYABLE_STATUS:
-        return ClaudeRejectedError
-    return ClaudeUnavailableError
+def _is_refusal_to_answer(error: anthropic.APIStatusError) -> bool:
+    """Whether Claude has not begun to answer, for all one can know.
+
+    It has in mid-stream, under status 200; it may have behind a proxy that gave up waiting.
+    """
+    is_claudes_own = error.type is not None
+    return error.status_code >= 400 and (is_claudes_own or error.status_code < 500)  # noqa: PLR2004 - 4xx and 5xx of RFC 9110
+
+
+def _next_window_s(seen: SeenLimits | None) -> float | None:
+    """Seconds until the used-up limits are there again; None if the answer shows none."""
+    if seen is None:
+        return None
+    shown = (seen.requests, seen.input_tokens, seen.output_tokens)
+    resets = [limit.reset_at for limit in shown if limit and not limit.remaining and limit.reset_at]
+    return _believed_s(_until_s(max(resets))) if resets else None
+
+
+def _believed_s(seconds: float) -> float:
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
 def _seconds_until(http_date: str) -> float:
     """Seconds from now to an HTTP date."""
     moment = parsedate_to_datetime(http_date)
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - utc_now()).total_seconds()
+    return _until_s(moment.replace(tzinfo=moment.tzinfo or UTC))
+
+
+def _until_s(moment: datetime) -> float:
+    return (moment - utc_now()).total_seconds()

@@ -30,12 +30,14 @@ ACCEPT_RUNS = statement(
         SELECT * FROM json_to_recordset(CAST(:items AS json)) AS item (
             id uuid, key_id uuid, idempotency_key text, request_hash text, pipeline text,
             input jsonb, metadata jsonb, priority integer, budget_usd numeric, traceparent text,
-            shape text, step_names text[])),
+            shape text, step_names text[], mode text, batch_id uuid, batch_row integer)),
     accepted AS (
         INSERT INTO runs (id, key_id, idempotency_key, request_hash, pipeline, state, input,
-                          metadata, priority, budget_usd, traceparent, shape, hint_at, event_seq)
+                          metadata, priority, budget_usd, traceparent, shape, mode, batch_id,
+                          batch_row, hint_at, event_seq)
         SELECT id, key_id, idempotency_key, decode(request_hash, 'hex'), pipeline, :run_queued,
-               input, metadata, priority, budget_usd, traceparent, shape,
+               input, metadata, priority, budget_usd, traceparent, shape, mode, batch_id,
+               batch_row,
                -- A hint is sent right after this commit; the sweep's turn comes only later.
                now() + make_interval(secs => CAST(:rehint_after_s AS double precision)), 1
           FROM item
@@ -220,6 +222,9 @@ def _encode(run_id: UUID, new: NewRun) -> str:
             "traceparent": new.traceparent,
             "shape": shape_of(new.pipeline, new.step_names),
             "step_names": new.step_names,
+            "mode": new.mode,
+            "batch_id": new.batch_id,
+            "batch_row": new.batch_row,
         }
     )
 
@@ -263,4 +268,7 @@ def accepted_run(new: NewRun, *, run_id: UUID, created_at: datetime) -> Run:
         finished_at=None,
         next_at=created_at,
         trace_id=trace_id_of(new.traceparent),
+        mode=new.mode,
+        batch_id=new.batch_id,
+        batch_row=new.batch_row,
     )

@@ -77,13 +77,19 @@ class Batcher(Generic[Key, Result]):
 
     async def _write_waiting(self) -> None:
         """Write batch after batch until nothing waits."""
-        await asyncio.sleep(0)  # callers that are ready in the same turn of the loop come along
-        while batch := self._take_batch():
-            try:
-                await self._write_batch(batch)
-            finally:
-                for waiting in batch:
-                    waiting.answer.cancel()  # no effect on those that were answered
+        writer = asyncio.current_task()
+        try:
+            await asyncio.sleep(0)  # callers that are ready in the same turn of the loop come along
+            while batch := self._take_batch():
+                try:
+                    await self._write_batch(batch)
+                finally:
+                    for waiting in batch:
+                        waiting.answer.cancel()  # no effect on those that were answered
+        finally:
+            # At once, and not by a callback: who was just answered may submit before that is called.
+            if writer is not None:
+                self._writers.discard(writer)
 
     def _take_batch(self) -> _Batch[Key, Result]:
         """The next items, one per key, oldest first; drops those whose caller has gone."""

@@ -1,66 +1,35 @@
 """Taking runs to execute, and holding on to them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+import random
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.core.db import Database
-from services.core.errors import PenstockError
-from services.core.runs.encoding import encode_json
-from services.core.runs.models import Json, Lease
-from services.core.runs.sql import statement
-
-
-def _claim(due: str) -> TextClause:
-    """A statement that claims the due runs of known shape for which `due` holds.
-
-    Nobody waits for a row that another worker is just taking. A run of unknown shape may be
-    anybody's; whoever takes it finds out. What is past its deadline is left to the sweep. The fence
-    grows, so that whoever held the run before writes nothing any more. Times are the database's: no
-    worker's clock decides.
-    """
-    return statement(
-        f"""
-        WITH due AS (
-            SELECT id, started_at IS NULL AS is_first FROM runs
-             WHERE state IN :claim_sources AND next_at <= now()
-               AND (shape IS NULL OR shape = ANY (CAST(:shapes AS text[])))
-               AND (deadline_at IS NULL OR deadline_at > now())
-               AND {due}
-               FOR UPDATE SKIP LOCKED),
-        claimed AS (
-            UPDATE runs
-               SET state = :claim_target, fence = fence + 1, attempts = attempts + 1,
-                   lease_owner = :owner,
-                   lease_until = now() + make_interval(secs => CAST(:ttl_s AS double precision)),
-                   started_at = coalesce(started_at, now()),
-                   deadline_at = coalesce(deadline_at, now()
-                       + make_interval(secs => CAST(:run_timeout_s AS double precision))),
-                   event_seq = event_seq + CASE WHEN is_first THEN 1 ELSE 0 END
-              FROM due
-             WHERE runs.id = due.id
-         RETURNING runs.*, is_first),
-        told AS (
-            INSERT INTO events (run_id, seq, type, data)
-            SELECT id, event_seq, :event_run_started, '{{}}' FROM claimed WHERE is_first)
-        SELECT id, fence, pipeline, input, traceparent, created_at, budget_usd, shape,
-               is_isolated AND lapses > 0 AND crashes = 0 AS is_on_probation,
-               extract(epoch FROM deadline_at - now())::double precision AS remaining_s
-          FROM claimed
-         ORDER BY priority DESC, next_at
-        """  # noqa: S608 - constants of this module
-    )
-
-
-CLAIM_DUE_RUNS = _claim(
-    "NOT is_isolated ORDER BY priority DESC, next_at LIMIT CAST(:up_to AS bigint)"
+from services.core.errors import PenstockError, StoreUnavailableError
+from services.core.runs.claim_statements import (
+    BEGIN_CLAIM,
+    CLAIM_DUE_RUNS,
+    CLAIM_ISOLATED_RUN,
+    LOCK_KEY_OF_RUN,
+    LOCK_LIMITED_KEYS,
 )
+from services.core.runs.encoding import encode_json
+from services.core.runs.models import Json, Lease, PastCall
+from services.core.runs.sql import statement
+from services.core.runs.states import CallState, RunMode
 
-CLAIM_ISOLATED_RUN = _claim("is_isolated AND id = :run_id")
+SPARE = 10
+"""So many more runs are chosen than are wanted: others may be taking the same ones."""
+TURNS = 4
+PAUSE_S = 0.01
+"""Others may have taken more than that, or hold a limited key: they are done after milliseconds. Each
+turn chooses more."""
 
 # A statement of its own, after the claim: its snapshot is younger than the lease, so that it sees
 # every checkpoint that an earlier holder committed.
@@ -68,6 +37,14 @@ READ_STEPS = statement(
     """
     SELECT run_id, name, failures, state = :step_succeeded AS is_done, output
       FROM steps WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
+    """
+)
+
+# Only of steps without a checkpoint: a checkpoint deletes the calls of its step.
+READ_CALLS = statement(
+    """
+    SELECT run_id, step, question, number, state, answer, reservation
+      FROM claude_calls WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
     """
 )
 
@@ -128,14 +105,16 @@ class RunClaims:
         self, *, owner: str, limit: int, shapes: Collection[str]
     ) -> list[Lease]:
         """Take up to `limit` due runs."""
-        return await self._claim(CLAIM_DUE_RUNS, owner=owner, up_to=limit, shapes=list(shapes))
+        return await self._unless_cancelled(
+            self._claim_in_turns(owner=owner, limit=limit, shapes=list(shapes))
+        )
 
     async def claim_isolated_run(
         self, run_id: UUID, *, owner: str, shapes: Collection[str]
     ) -> Lease | None:
         """Take one suspect run."""
-        leases = await self._claim(
-            CLAIM_ISOLATED_RUN, owner=owner, run_id=run_id, shapes=list(shapes)
+        leases = await self._unless_cancelled(
+            self._claim_isolated(run_id, owner=owner, shapes=list(shapes))
         )
         return leases[0] if leases else None
 
@@ -155,9 +134,9 @@ class RunClaims:
         )
         return {row.id for row in rows}
 
-    async def _claim(self, claim: TextClause, **parameters: Any) -> list[Lease]:
+    async def _unless_cancelled(self, claim: Coroutine[Any, Any, list[Lease]]) -> list[Lease]:
         """Claim; a caller that is cancelled meanwhile leaves no run behind that nobody executes."""
-        claiming = asyncio.create_task(self._claim_and_read(claim, parameters))
+        claiming = asyncio.create_task(claim)
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -166,19 +145,98 @@ class RunClaims:
                     await self._release(lease)
             raise
 
-    async def _claim_and_read(
-        self, claim: TextClause, parameters: Mapping[str, Any]
+    async def _claim_in_turns(
+        self, *, owner: str, limit: int, shapes: Collection[str]
     ) -> list[Lease]:
-        """Claim runs and read what their steps left behind, in one transaction."""
+        """Claim; once more, after a moment, if others were just taking what there was."""
+        leases: list[Lease] = []
+        for turn in range(TURNS):
+            try:
+                more, is_contended = await self._claim_due(
+                    owner=owner,
+                    limit=limit - len(leases),
+                    spare=SPARE + turn * limit,
+                    shapes=shapes,
+                )
+            except StoreUnavailableError:
+                if not leases:
+                    raise
+                break  # what is claimed is executed
+            leases += more
+            if not is_contended:
+                break
+            await asyncio.sleep(PAUSE_S * (turn + random.random()))  # noqa: S311 - no secret
+        return leases
+
+    async def _claim_due(
+        self, *, owner: str, limit: int, spare: int, shapes: Collection[str]
+    ) -> tuple[list[Lease], bool]:
+        """Claim due runs; whether there were more that others were just taking."""
         async with self._database.transaction() as connection:
-            times = {"ttl_s": self._lease_ttl_s, "run_timeout_s": self._run_timeout_s}
-            claimed = await connection.execute(claim, {**parameters, **times})
-            runs = claimed.all()
-            if not runs:
-                return []
-            read = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
-            steps = read.all()
-        return _leases(runs, steps)
+            begun = (await connection.execute(BEGIN_CLAIM)).one()
+            limits: Sequence[Row[Any]] = ()
+            if begun.has_limits:
+                limits = (await connection.execute(LOCK_LIMITED_KEYS, {"up_to": limit})).all()
+            parameters = {
+                "up_to": limit,
+                "choose": limit + spare,
+                "max_running": encode_json({str(row.id): row.max_running for row in limits}),
+                **self._claimed(owner, shapes),
+            }
+            rows = (await connection.execute(CLAIM_DUE_RUNS, parameters)).all()
+            leases = await _read(connection, rows)
+        was_passed_over = rows[0].candidates > len(leases) or any(row.is_left_out for row in limits)
+        return leases, len(leases) < limit and was_passed_over
+
+    async def _claim_isolated(
+        self, run_id: UUID, *, owner: str, shapes: Collection[str]
+    ) -> list[Lease]:
+        """Claim one run by its id, if it is a suspect."""
+        async with self._database.transaction() as connection:
+            await connection.execute(LOCK_KEY_OF_RUN, {"run_id": run_id})
+            parameters = {"run_id": run_id, "up_to": 1, **self._claimed(owner, shapes)}
+            rows = (await connection.execute(CLAIM_ISOLATED_RUN, parameters)).all()
+            return await _read(connection, rows)
+
+    def _claimed(self, owner: str, shapes: Collection[str]) -> dict[str, Any]:
+        """What every claim says."""
+        return {
+            "owner": owner,
+            "shapes": shapes,
+            "ttl_s": self._lease_ttl_s,
+            "run_timeout_s": self._run_timeout_s,
+        }
+
+
+async def _read(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Lease]:
+    """The leases of a claim, with what the runs' steps left behind; in the same transaction."""
+    runs = [row for row in rows if row.id is not None]
+    if not runs:
+        return []
+    read = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
+    steps = read.all()
+    return _leases(runs, steps, await _read_calls(connection, runs))
+
+
+async def _read_calls(
+    connection: AsyncConnection, runs: Sequence[Row[Any]]
+) -> dict[UUID, list[PastCall]]:
+    """The calls of claimed runs; a run that is claimed for the first time has made none."""
+    calls: dict[UUID, list[PastCall]] = {run.id: [] for run in runs}
+    again = [run.id for run in runs if run.attempts > 1]
+    if again:
+        for row in await connection.execute(READ_CALLS, {"run_ids": again}):
+            calls[row.run_id].append(
+                PastCall(
+                    step=row.step,
+                    question=row.question,
+                    number=row.number,
+                    state=CallState(row.state),
+                    answer=row.answer,
+                    reservation=row.reservation,
+                )
+            )
+    return calls
 
 
 def _items(leases: Collection[Lease]) -> str:
@@ -186,7 +244,9 @@ def _items(leases: Collection[Lease]) -> str:
     return encode_json([{"run_id": lease.run_id, "fence": lease.fence} for lease in leases])
 
 
-def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
+def _leases(
+    runs: Sequence[Row[Any]], steps: Sequence[Row[Any]], calls: Mapping[UUID, list[PastCall]]
+) -> list[Lease]:
     """The leases on claimed runs, in the runs' order."""
     checkpoints: dict[UUID, dict[str, Json]] = {run.id: {} for run in runs}
     failures: dict[UUID, dict[str, int]] = {run.id: {} for run in runs}
@@ -197,6 +257,7 @@ def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
     return [
         Lease(
             run_id=run.id,
+            key_id=run.key_id,
             fence=run.fence,
             pipeline=run.pipeline,
             input=run.input,
@@ -208,6 +269,8 @@ def _leases(runs: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[Lease]:
             shape=run.shape,
             budget_usd=run.budget_usd,
             is_on_probation=run.is_on_probation,
+            mode=RunMode(run.mode),
+            calls=tuple(calls[run.id]),
         )
         for run in runs
     ]

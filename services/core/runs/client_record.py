@@ -1,6 +1,7 @@
 """What clients ask of the record: reading, cancelling and replaying their own runs."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from uuid import UUID
 
 from services.core.db import Database
@@ -100,6 +101,7 @@ class ClientRecord:
         step_names: tuple[str, ...],
         from_step: str | None,
         input: Json | None,  # noqa: A002 - the record's word
+        budget_usd: Decimal | None = None,
     ) -> Run:
         """Execute an ended run again, as a new attempt of the same run (failed -> queued).
 
@@ -111,6 +113,8 @@ class ClientRecord:
             step_names: The steps of its pipeline today.
             from_step: The first step to be executed; None for the first without a checkpoint.
             input: In place of the run's input, if it begins with the first step.
+            budget_usd: In place of the run's budget. Without a step and an input, answers of Claude
+                that the failed step had already are used again.
 
         Raises:
             RunNotFoundError: The key has no such run.
@@ -120,7 +124,12 @@ class ClientRecord:
             ValueError: The input holds a NaN or infinity.
         """
         await self._replays.replay_run(
-            key_id, run_id, step_names=step_names, from_step=from_step, input=input
+            key_id,
+            run_id,
+            step_names=step_names,
+            from_step=from_step,
+            input=input,
+            budget_usd=budget_usd,
         )
         return await self._reader.get_run(key_id, run_id)
 

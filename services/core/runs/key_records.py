@@ -1,5 +1,6 @@
 """API keys in the record: never the key itself, only what tells it again."""
 
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,16 @@ REVOKE_KEY = statement(
     UPDATE api_keys SET revoked_at = now()
      WHERE prefix = :prefix AND revoked_at IS NULL
  RETURNING id
+    """
+)
+
+SET_KEY_LIMITS = statement(
+    """
+    UPDATE api_keys
+       SET daily_budget_usd = CAST(:daily_budget_usd AS numeric),
+           max_running = CAST(:max_running AS integer)
+     WHERE prefix = :prefix
+ RETURNING *
     """
 )
 
@@ -63,6 +74,20 @@ class KeyRecords:
         """Revoke a key; whether there was one to revoke."""
         return bool(await self._database.fetch(REVOKE_KEY, {"prefix": storable_text(prefix)}))
 
+    async def set_key_limits(
+        self, prefix: str, *, daily_budget_usd: Decimal | None, max_running: int | None
+    ) -> ApiKey | None:
+        """Limit a key; the key, if there is one."""
+        rows = await self._database.fetch(
+            SET_KEY_LIMITS,
+            {
+                "prefix": storable_text(prefix),
+                "daily_budget_usd": daily_budget_usd,
+                "max_running": max_running,
+            },
+        )
+        return _key(rows[0]) if rows else None
+
     async def list_keys(self) -> list[ApiKey]:
         """Every key, the oldest first."""
         return [_key(row) for row in await self._database.fetch(LIST_KEYS)]
@@ -76,4 +101,6 @@ def _key(row: Row[Any]) -> ApiKey:
         name=row.name,
         key_hash=row.key_hash,
         is_revoked=row.revoked_at is not None,
+        daily_budget_usd=row.daily_budget_usd,
+        max_running=row.max_running,
     )

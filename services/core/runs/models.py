@@ -1,16 +1,25 @@
 """The shapes of the record: what the store takes and gives. Plain data, no SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
-from uuid import UUID
+from typing import Any, Generic, TypeAlias, TypeVar
+from uuid import UUID, uuid4
 
-from services.core.runs.states import EventType, FailureReason, RunState, StepState
+from services.core.runs.states import (
+    CallState,
+    EventType,
+    FailureReason,
+    RunMode,
+    RunState,
+    StepState,
+)
 from services.core.usage import Usage
 
 Json = dict[str, Any]
+Forgotten: TypeAlias = Collection[bytes] | None
+"""Questions of a step whose answers are not used again, since a try failed of them; None for all."""
 T = TypeVar("T")
 
 
@@ -41,6 +50,10 @@ class NewRun:
     """SHA-256 of the canonical request body; another one under the same key is a conflict."""
     traceparent: str | None = None
     """W3C trace context of the request that posted the run."""
+    mode: RunMode = RunMode.LIVE
+    batch_id: UUID | None = None
+    batch_row: int | None = None
+    """Its row in the batch: 1, 2, 3, ... as the client sent them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,13 @@ class Run:
     """When a queued run is next due; None in every other state."""
     trace_id: str | None
     """32 hex digits."""
+    mode: RunMode = RunMode.LIVE
+    batch_id: UUID | None = None
+    batch_row: int | None = None
+    reserved_usd: Decimal = Decimal(0)
+    """What its calls under way may cost at most."""
+    doubtful_usd: Decimal = Decimal(0)
+    """What calls may have cost whose end nobody saw; counts against budgets, for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +137,53 @@ class PastAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class CallOpening:
+    """A call to Claude that is about to be made."""
+
+    step: str
+    question: bytes
+    """SHA-256 of what is asked."""
+    number: int
+    """0, 1, ... for the same question again within one try."""
+    model: str
+    worst_usd: Decimal
+    """What it can cost at most."""
+    request: Json | None = None
+    """The parameters that go to Claude; in batch mode only."""
+    is_batch: bool = False
+    """It waits for a message batch instead of being made at once."""
+    reservation: UUID = field(default_factory=uuid4)
+    """Tells this call from others; the same once more, after an outage, is one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A call that may be made: what it can cost at most is reserved."""
+
+    reservation: UUID
+    answer: Json | None = None
+    """It need not be made: an earlier holder of the run has had this answer meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastCall:
+    """A call that an earlier try of the step has opened."""
+
+    step: str
+    question: bytes
+    number: int
+    state: CallState
+    answer: Json | None
+    """What settle_call was given."""
+    reservation: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The sole right to execute a run, until it lapses; the fence tells it from other leases."""
 
     run_id: UUID
+    key_id: UUID
     fence: int
     pipeline: str
     input: Json
@@ -137,6 +200,9 @@ class Lease:
     budget_usd: Decimal | None = None
     is_on_probation: bool = False
     """It is alone only because it shared processes that died; a checkpoint clears it."""
+    mode: RunMode = RunMode.LIVE
+    calls: tuple[PastCall, ...] = ()
+    """The calls of steps that have no checkpoint yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +211,6 @@ class Checkpoint:
 
     step: str
     output: Json
-    usage: Usage
-    cost_usd: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +257,22 @@ class ApiKey:
     name: str
     key_hash: bytes
     is_revoked: bool
+    daily_budget_usd: Decimal | None = None
+    """What its runs may cost per UTC day."""
+    max_running: int | None = None
+    """Runs that are executed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDay:
+    """What a key's calls of one UTC day cost, or may cost."""
+
+    cost_usd: Decimal
+    reserved_usd: Decimal
+    """What calls under way may cost at most."""
+    doubtful_usd: Decimal
+    """What calls may have cost whose end nobody saw."""
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +12,7 @@ from services.core.errors import LeaseLostError
 from services.core.runs import statements
 from services.core.runs.batcher import Batcher
 from services.core.runs.encoding import encode_json
-from services.core.runs.models import Checkpoint, Failure, Json, Lease, NewEmail
-from services.core.usage import Usage
+from services.core.runs.models import Checkpoint, Failure, Forgotten, Json, Lease, NewEmail
 
 
 class _FencedWrites:
@@ -55,6 +53,7 @@ class RunProgress:
         self._checkpoints = _FencedWrites(database, statements.RECORD_CHECKPOINTS)
         self._finishes = _FencedWrites(database, statements.FINISH_RUNS)
         self._retries = _FencedWrites(database, statements.RETRY_RUNS)
+        self._parkings = _FencedWrites(database, statements.PARK_RUNS)
         self._releases = _FencedWrites(database, statements.RELEASE_RUNS)
         self._failures = _FencedWrites(database, statements.FAIL_RUNS)
 
@@ -68,10 +67,7 @@ class RunProgress:
 
     async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
         """Keep a step's output."""
-        cost = _cost(checkpoint.usage, checkpoint.cost_usd)
-        row = await self._checkpoints.submit(
-            lease, step=checkpoint.step, output=checkpoint.output, **cost
-        )
+        row = await self._checkpoints.submit(lease, step=checkpoint.step, output=checkpoint.output)
         if not row.is_known:
             message = f"run {lease.run_id} has no step {checkpoint.step!r}"
             raise ValueError(message)
@@ -87,12 +83,25 @@ class RunProgress:
         step: str,
         error: str,
         delay_s: float,
-        usage: Usage,
-        cost_usd: Decimal,
+        is_counted: bool,
+        forgotten: Forgotten,
     ) -> None:
         """Requeue a run after a failed try."""
-        cost = _cost(usage, cost_usd)
-        await self._retries.submit(lease, step=step, error=error, delay_s=delay_s, **cost)
+        await self._retries.submit(
+            lease,
+            step=step,
+            error=error,
+            delay_s=delay_s,
+            is_counted=is_counted,
+            **_forgotten(forgotten),
+        )
+
+    async def park_run(self, lease: Lease, *, step: str, wait_s: float, reason: str) -> None:
+        """Requeue a run that waits for Claude."""
+        is_batch = reason == "batch"
+        await self._parkings.submit(
+            lease, step=step, wait_s=wait_s, reason=reason, is_batch=is_batch
+        )
 
     async def release_run(
         self, lease: Lease, *, delay_s: float = 0.0, is_cleared: bool = False
@@ -100,12 +109,11 @@ class RunProgress:
         """Give a run back."""
         await self._releases.submit(lease, delay_s=delay_s, is_cleared=is_cleared)
 
-    async def fail_run(
-        self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
-    ) -> None:
+    async def fail_run(self, lease: Lease, failure: Failure, *, forgotten: Forgotten) -> None:
         """End a run badly."""
-        cost = _cost(usage, cost_usd)
-        await self._failures.submit(lease, step=failure.step, failure=asdict(failure), **cost)
+        await self._failures.submit(
+            lease, step=failure.step, failure=asdict(failure), **_forgotten(forgotten)
+        )
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is written."""
@@ -126,6 +134,6 @@ def _email(email: NewEmail | None) -> Json:
     }
 
 
-def _cost(usage: Usage, cost_usd: Decimal) -> Json:
-    """The columns of an item that say what Claude was paid for."""
-    return {**asdict(usage), "cost_usd": cost_usd}
+def _forgotten(forgotten: Forgotten) -> Json:
+    """The columns of an item that say which calls of the step are of no use any more."""
+    return {"forgets_all": forgotten is None, "forgotten": list(forgotten or ())}

@@ -18,7 +18,7 @@ from services.core.runs.encoding import (
 )
 from services.core.runs.models import Event, Failure, Json, Page, PastAttempt, Run, StepRecord
 from services.core.runs.sql import statement
-from services.core.runs.states import EventType, FailureReason, RunState, StepState
+from services.core.runs.states import EventType, FailureReason, RunMode, RunState, StepState
 from services.core.usage import Usage
 
 STEPS_OF_RUN = """
@@ -161,6 +161,11 @@ def _run(row: Row[Any]) -> Run:
         finished_at=row.finished_at,
         next_at=row.next_at if state is RunState.QUEUED else None,
         trace_id=trace_id_of(row.traceparent),
+        mode=RunMode(row.mode),
+        batch_id=row.batch_id,
+        batch_row=row.batch_row,
+        reserved_usd=row.reserved_usd,
+        doubtful_usd=row.doubtful_usd,
     )
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.core.db import Database
 from services.core.errors import QueueFullError, RunNotFoundError, RunNotReplayableError
 from services.core.runs.acceptance import RunAcceptance
+from services.core.runs.call_statements import forgetting
 from services.core.runs.encoding import encode_json
 from services.core.runs.models import DueHint, Json, shape_of
 from services.core.runs.reading import STEPS_OF_RUN
@@ -53,12 +55,22 @@ READ_STEPS = statement(
     """
 )
 
+# Answers that are in the record are used, unless the replay is to begin earlier or anew.
+FORGOTTEN = """
+     USING item
+     WHERE claude_calls.run_id = item.run_id
+       AND (item.forgets_all OR claude_calls.state = :call_failed
+            OR claude_calls.step <> ALL (item.step_names))
+"""
+
 # The runs are locked. A step that both attempts have goes on counting its tries and its cost.
 REPLAY_RUNS = statement(
     f"""
     WITH item AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:items AS json)) AS item (
-            run_id uuid, shape text, step_names text[], kept integer, input jsonb)),
+            run_id uuid, shape text, step_names text[], kept integer, input jsonb,
+            budget_usd numeric, forgets_all boolean)),
+    {forgetting(FORGOTTEN)},
     archived AS (
         INSERT INTO run_history (run_id, number, state, input, output, failure, steps,
                                  started_at, finished_at)
@@ -70,6 +82,7 @@ REPLAY_RUNS = statement(
            SET state = :replay_target, input = coalesce(item.input, runs.input),
                output = NULL, failure = NULL, started_at = NULL, finished_at = NULL,
                deadline_at = NULL, crashes = 0, lapses = 0,
+               budget_usd = coalesce(item.budget_usd, runs.budget_usd), :doubt_calls_of_runs,
                -- Whatever else it failed of, it did not kill the process.
                is_isolated = is_isolated AND failure ->> 'reason' IS NOT DISTINCT FROM
                              :reason_crashed,
@@ -97,7 +110,7 @@ REPLAY_RUNS = statement(
                jsonb_build_object('replay', replays, 'from_step', step_names[kept + 1])
           FROM changed)
     SELECT id, is_isolated FROM changed ORDER BY id
-    """  # noqa: S608 - a constant of services.core.runs.reading
+    """  # noqa: S608 - constants of this module and of services.core.runs.reading
 )
 
 NOW = statement("SELECT now() AS at")
@@ -112,6 +125,7 @@ class _Wish:
     step_names: tuple[str, ...]
     from_step: str | None = None
     input: Json | None = None
+    budget_usd: Decimal | None = None
 
 
 class RunReplays:
@@ -139,10 +153,11 @@ class RunReplays:
         step_names: tuple[str, ...],
         from_step: str | None,
         input: Json | None,  # noqa: A002 - the record's word
+        budget_usd: Decimal | None,
     ) -> None:
         """Replay one run."""
         await self._acceptance.refuse_if_full()
-        wish = _Wish(step_names, from_step, input)
+        wish = _Wish(step_names, from_step, input, budget_usd)
         async with self._database.transaction() as connection:
             found = await connection.execute(LOCK_RUN, {"key_id": key_id, "run_id": run_id})
             run = found.one_or_none()
@@ -230,4 +245,6 @@ def _item(run_id: UUID, pipeline: str, wish: _Wish, past: Sequence[PastStep]) ->
         "step_names": wish.step_names,
         "kept": kept,
         "input": wish.input,
+        "budget_usd": wish.budget_usd,
+        "forgets_all": wish.from_step is not None or wish.input is not None,
     }

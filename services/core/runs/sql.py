@@ -6,8 +6,10 @@ from enum import StrEnum
 from sqlalchemy import TextClause, text
 
 from services.core.runs.states import (
+    CallState,
     EventType,
     FailureReason,
+    RunMode,
     RunState,
     StepState,
     Transition,
@@ -19,6 +21,8 @@ NAME = re.compile(r"(?<![:\w]):(\w+)")
 KINDS: dict[str, type[StrEnum]] = {
     "run": RunState,
     "step": StepState,
+    "call": CallState,
+    "mode": RunMode,
     "reason": FailureReason,
     "event": EventType,
 }
@@ -36,12 +40,15 @@ def statement(sql: str) -> TextClause:
 
     `:claim_sources` is the list of states in which the transition `claim` is allowed,
     `:claim_target` the state that it leads to, `:run_queued` a run's state, `:step_pending` a
-    step's, `:reason_crashed` a reason, `:event_run_queued` an event's type. They become literals,
-    not parameters, because PostgreSQL takes a partial index only for a condition that it can see
-    when it plans.
+    step's, `:call_open` a call's, `:mode_batch` a run's mode, `:reason_crashed` a reason,
+    `:event_run_queued` an event's type. They become literals, not parameters, because PostgreSQL
+    takes a partial index only for a condition that it can see when it plans.
 
-    `:cost_columns` are the columns of an item that say what Claude was paid for, and
-    `:add_cost_to_runs` and `:add_cost_to_steps` add them to a row.
+    `:cost_columns` are the columns of an item that say what Claude was paid for, `:sum_cost` adds
+    them up, and `:add_cost_to_runs` adds the sums of `paid` to a row of that table.
+    `:item_cost` names those columns of an item.
+    `:call_unsettled` are the states of calls for which money is reserved, and
+    `:doubt_calls_of_runs` makes what is reserved for the calls in `doubted` doubtful in a run.
     """
     return text(NAME.sub(lambda match: FRAGMENTS.get(match[1], match[0]), sql))
 
@@ -55,10 +62,19 @@ def _fragments() -> dict[str, str]:
     for kind, names in KINDS.items():
         found |= {f"{kind}_{name.replace('.', '_')}": _quote(name) for name in names}
     found["cost_columns"] = ", ".join(f"{name} {sql}" for name, sql in COST_COLUMNS.items())
-    for table in ("runs", "steps"):
+    found["sum_cost"] = ", ".join(f"sum({name}) AS {name}" for name in COST_COLUMNS)
+    for table in ("runs", "steps", "key_days"):
         found[f"add_cost_to_{table}"] = ", ".join(
-            f"{name} = {table}.{name} + item.{name}" for name in COST_COLUMNS
+            f"{name} = {table}.{name} + paid.{name}" for name in COST_COLUMNS
         )
+    found["item_cost"] = ", ".join(f"item.{name}" for name in COST_COLUMNS)
+    doubted = "(SELECT sum(worst_usd) FROM doubted WHERE doubted.run_id = runs.id)"
+    found["doubt_calls_of_runs"] = (
+        f"reserved_usd = runs.reserved_usd - coalesce({doubted}, 0), "
+        f"doubtful_usd = runs.doubtful_usd + coalesce({doubted}, 0)"
+    )
+    unsettled = (CallState.OPEN, CallState.WAITING, CallState.SUBMITTED)
+    found["call_unsettled"] = f"({', '.join(map(_quote, unsettled))})"
     return found
 
 

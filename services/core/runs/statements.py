@@ -8,6 +8,7 @@ sent finds no row, and no row comes back for it.
 
 from sqlalchemy import TextClause
 
+from services.core.runs.call_statements import forgetting
 from services.core.runs.sql import statement
 from services.core.runs.states import Transition
 
@@ -33,6 +34,16 @@ def _fenced(transition: Transition, columns: str, body: str) -> TextClause:
     )
 
 
+# Calls whose answers are not wanted again: those that failed, and those that the try failed of.
+FORGET_CALLS = forgetting(
+    """
+         USING held JOIN item USING (run_id)
+         WHERE claude_calls.run_id = held.run_id AND claude_calls.step = item.step
+           AND (claude_calls.state = :call_failed OR item.forgets_all
+                OR encode(claude_calls.question, 'hex') = ANY (item.forgotten))
+    """
+)
+
 # One more try of a step. A step that succeeded is never started again.
 START_STEPS = _fenced(
     Transition.CHECKPOINT,
@@ -56,23 +67,30 @@ START_STEPS = _fenced(
     """,
 )
 
+CALLS_OF_DONE = forgetting(
+    """
+         USING done
+         WHERE claude_calls.run_id = done.run_id AND claude_calls.step = done.name
+    """
+)
+
 # A step is done. The first writer wins: told a second time, nothing changes. The run has come on,
-# so what its process died of before was not this run.
+# so what its process died of before was not this run. The calls of the step have served.
 RECORD_CHECKPOINTS = _fenced(
     Transition.CHECKPOINT,
-    "step text, output jsonb, :cost_columns",
-    """
+    "step text, output jsonb",
+    f"""
     done AS (
         UPDATE steps
-           SET state = :step_succeeded, finished_at = now(), error = NULL, output = item.output,
-               :add_cost_to_steps
+           SET state = :step_succeeded, finished_at = now(), error = NULL, output = item.output
           FROM held JOIN item USING (run_id)
          WHERE steps.run_id = held.run_id AND steps.name = item.step
            AND steps.state <> :step_succeeded
      RETURNING steps.run_id, steps.name),
+    {CALLS_OF_DONE},
     changed AS (
-        UPDATE runs SET lapses = 0, event_seq = event_seq + 1, :add_cost_to_runs
-          FROM done JOIN item USING (run_id)
+        UPDATE runs SET lapses = 0, event_seq = event_seq + 1, :doubt_calls_of_runs
+          FROM done
          WHERE runs.id = done.run_id
      RETURNING runs.id AS run_id, runs.event_seq),
     told AS (
@@ -82,7 +100,7 @@ RECORD_CHECKPOINTS = _fenced(
     SELECT held.run_id, steps.name IS NOT NULL AS is_known
       FROM held JOIN item USING (run_id)
       LEFT JOIN steps ON steps.run_id = held.run_id AND steps.name = item.step
-    """,
+    """,  # noqa: S608 - constants of this module
 )
 
 # The run is done; its email is stored with it.
@@ -110,24 +128,26 @@ FINISH_RUNS = _fenced(
     """,
 )
 
-# A try failed, and there will be another. What the failed one cost is kept.
+# A try failed, and there will be another.
 RETRY_RUNS = _fenced(
     Transition.RETRY,
-    "step text, error text, delay_s double precision, :cost_columns",
-    """
+    """step text, error text, delay_s double precision, is_counted boolean,
+       forgets_all boolean, forgotten text[]""",
+    f"""
+    {FORGET_CALLS},
     changed AS (
         UPDATE runs
            SET state = :retry_target, lease_owner = NULL, lease_until = NULL,
                next_at = now() + make_interval(secs => item.delay_s),
                hint_at = now() + make_interval(secs => item.delay_s),
-               event_seq = event_seq + 1, :add_cost_to_runs
+               event_seq = event_seq + 1, :doubt_calls_of_runs
           FROM held JOIN item USING (run_id)
          WHERE runs.id = held.run_id
      RETURNING runs.id AS run_id, runs.event_seq, runs.next_at),
     failed AS (
         UPDATE steps
-           SET state = :step_pending, failures = failures + 1, error = item.error,
-               :add_cost_to_steps
+           SET state = :step_pending, error = item.error,
+               failures = failures + CASE WHEN item.is_counted THEN 1 ELSE 0 END
           FROM changed JOIN item USING (run_id)
          WHERE steps.run_id = changed.run_id AND steps.name = item.step
            AND steps.state <> :step_succeeded
@@ -138,6 +158,45 @@ RETRY_RUNS = _fenced(
                jsonb_build_object('step', item.step, 'attempt', attempts, 'error', item.error,
                                   'next_at', next_at)
           FROM changed JOIN item USING (run_id) LEFT JOIN failed USING (run_id))
+    SELECT run_id FROM changed
+    """,  # noqa: S608 - constants of this module
+)
+
+# A step cannot ask Claude now: neither a try nor a failure. A run that waits for message batches is
+# due at once if the last result has come meanwhile; the calls are locked to see that.
+PARK_RUNS = _fenced(
+    Transition.PARK,
+    "step text, wait_s double precision, reason text, is_batch boolean",
+    """
+    awaited AS MATERIALIZED (
+        SELECT claude_calls.run_id
+          FROM held JOIN claude_calls USING (run_id)
+         WHERE claude_calls.state IN (:call_waiting, :call_submitted)
+           FOR UPDATE OF claude_calls),
+    parked AS MATERIALIZED (
+        SELECT item.*, now() + make_interval(secs =>
+                   CASE WHEN is_batch AND run_id NOT IN (SELECT run_id FROM awaited)
+                        THEN 0 ELSE wait_s END) AS due_at
+          FROM held JOIN item USING (run_id)),
+    changed AS (
+        UPDATE runs
+           SET state = :park_target, lease_owner = NULL, lease_until = NULL,
+               next_at = parked.due_at, hint_at = parked.due_at, event_seq = event_seq + 1
+          FROM parked
+         WHERE runs.id = parked.run_id
+     RETURNING runs.id AS run_id, runs.event_seq, runs.next_at),
+    stopped AS (
+        UPDATE steps
+           SET state = :step_pending,
+               attempts = attempts - CASE WHEN steps.name = item.step THEN 1 ELSE 0 END
+          FROM changed JOIN item USING (run_id)
+         -- All that are not done: one may have been started since this statement began.
+         WHERE steps.run_id = changed.run_id AND steps.state <> :step_succeeded),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT run_id, event_seq, :event_step_waiting,
+               jsonb_build_object('step', step, 'reason', reason, 'next_at', next_at)
+          FROM changed JOIN item USING (run_id))
     SELECT run_id FROM changed
     """,
 )
@@ -168,19 +227,21 @@ RELEASE_RUNS = _fenced(
 # The run fails, and with it the step that it was in.
 FAIL_RUNS = _fenced(
     Transition.FAIL,
-    "step text, failure jsonb, :cost_columns",
-    """
+    "step text, failure jsonb, forgets_all boolean, forgotten text[]",
+    f"""
+    {FORGET_CALLS},
     changed AS (
         UPDATE runs
            SET state = :fail_target, failure = item.failure, finished_at = now(),
-               lease_owner = NULL, lease_until = NULL, event_seq = event_seq + 1, :add_cost_to_runs
+               lease_owner = NULL, lease_until = NULL, event_seq = event_seq + 1,
+               :doubt_calls_of_runs
           FROM held JOIN item USING (run_id)
          WHERE runs.id = held.run_id
      RETURNING runs.id AS run_id, runs.event_seq, runs.failure),
     failed AS (
         UPDATE steps
            SET state = :step_failed, finished_at = now(), failures = failures + 1,
-               error = item.failure ->> 'message', :add_cost_to_steps
+               error = item.failure ->> 'message'
           FROM changed JOIN item USING (run_id)
          WHERE steps.run_id = changed.run_id AND steps.state <> :step_succeeded
            AND (steps.name = item.step OR item.step IS NULL AND steps.state = :step_running)),
@@ -188,5 +249,5 @@ FAIL_RUNS = _fenced(
         INSERT INTO events (run_id, seq, type, data)
         SELECT run_id, event_seq, :event_run_failed, failure FROM changed)
     SELECT run_id FROM changed
-    """,
+    """,  # noqa: S608 - constants of this module
 )

@@ -70,6 +70,7 @@ class EventType(StrEnum):
     STEP_STARTED = "step.started"
     CLAUDE_DELTA = "claude.delta"
     STEP_RETRYING = "step.retrying"
+    STEP_WAITING = "step.waiting"
     STEP_SUCCEEDED = "step.succeeded"
     RUN_SUCCEEDED = "run.succeeded"
     RUN_FAILED = "run.failed"
@@ -83,6 +84,7 @@ class Transition(StrEnum):
     CHECKPOINT = "checkpoint"
     RELEASE = "release"
     RETRY = "retry"
+    PARK = "park"
     LAPSE = "lapse"
     CRASH_OUT = "crash_out"
     FINISH = "finish"
@@ -99,6 +101,7 @@ NEXT_STATE: dict[tuple[RunState, Transition], RunState] = {
     (RunState.RUNNING, Transition.CHECKPOINT): RunState.RUNNING,
     (RunState.RUNNING, Transition.RELEASE): RunState.QUEUED,
     (RunState.RUNNING, Transition.RETRY): RunState.QUEUED,
+    (RunState.RUNNING, Transition.PARK): RunState.QUEUED,
     (RunState.RUNNING, Transition.LAPSE): RunState.QUEUED,
     (RunState.RUNNING, Transition.CRASH_OUT): RunState.FAILED,
     (RunState.RUNNING, Transition.FINISH): RunState.SUCCEEDED,

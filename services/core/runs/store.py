@@ -9,19 +9,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.core.db import Database
 from services.core.runs.acceptance import RunAcceptance, accepted_run
+from services.core.runs.call_limiter import CallLimiter, LimitRules
+from services.core.runs.call_limits import CallLimits, list_call_limits
+from services.core.runs.calls import RunCalls
 from services.core.runs.claims import RunClaims
 from services.core.runs.client_record import ClientRecord
 from services.core.runs.key_records import KeyRecords
 from services.core.runs.models import (
     ApiKey,
+    CallOpening,
     Checkpoint,
     DueHint,
     Failure,
+    Forgotten,
     Heartbeat,
     Json,
+    KeyDay,
     Lease,
     NewEmail,
     NewRun,
+    OpenCall,
     Run,
     RunTotals,
 )
@@ -76,6 +83,7 @@ class RunStore(ClientRecord):
         self._database = database
         self._acceptance = acceptance
         self._progress = RunProgress(self._database)
+        self._calls = RunCalls(self._database)
         self._claims = RunClaims(
             self._database,
             lease_ttl_s=lease_ttl_s,
@@ -98,7 +106,8 @@ class RunStore(ClientRecord):
 
     async def close(self) -> None:
         """Wait for what is being written, then close the connections."""
-        await asyncio.gather(self._acceptance.drain(), self._progress.drain())
+        parts = (self._acceptance, self._progress, self._calls)
+        await asyncio.gather(*(part.drain() for part in parts))
         await self._database.close()
 
     # --- accept -------------------------------------------------------------------------------
@@ -123,7 +132,10 @@ class RunStore(ClientRecord):
     async def claim_due_runs(
         self, *, owner: str, limit: int, shapes: Collection[str]
     ) -> list[Lease]:
-        """Take up to `limit` due, not isolated runs; higher priority first, then earlier due.
+        """Take up to `limit` due, not isolated runs, fairly between keys.
+
+        Those of keys that run the fewest come first, one of each in turn; within a key the higher
+        priority, then the earlier due. No key runs more than its `max_running`.
 
         Args:
             owner: The process, by a name that no other start of it has.
@@ -135,7 +147,7 @@ class RunStore(ClientRecord):
     async def claim_isolated_run(
         self, run_id: UUID, *, owner: str, shapes: Collection[str]
     ) -> Lease | None:
-        """Take one suspect run (is_isolated) if it is due, and of one of the shapes."""
+        """Take one suspect run (is_isolated) if it is due, of one of the shapes, and its key has room."""
         return await self._claims.claim_isolated_run(run_id, owner=owner, shapes=shapes)
 
     async def find_held(self, leases: Collection[Lease]) -> set[UUID]:
@@ -155,7 +167,7 @@ class RunStore(ClientRecord):
         return await self._progress.start_step(lease, step)
 
     async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
-        """Keep a step's output, usage and cost, and add these to the run's; the first one stays.
+        """Keep a step's output, and forget its calls; the first one stays.
 
         Raises:
             ValueError: The run has no such step, or the output holds a NaN or infinity.
@@ -173,18 +185,43 @@ class RunStore(ClientRecord):
         step: str,
         error: str,
         delay_s: float,
-        usage: Usage,
-        cost_usd: Decimal,
+        is_counted: bool = True,
+        forgotten: Forgotten = (),
     ) -> None:
         """Try a step again in `delay_s` (running -> queued).
 
         The event is step.retrying {"step", "attempt", "error", "next_at"}.
 
-        Usage and cost of the failed try are added to the step's and the run's.
+        Args:
+            lease: Its right to the run.
+            step: What failed.
+            error: Why, for those who watch.
+            delay_s: Seconds until the next try.
+            is_counted: Whether the try counts against the tries that a step has.
+            forgotten: Questions whose answers the next try is not to have; None for all of the step.
         """
         await self._progress.retry_run(
-            lease, step=step, error=error, delay_s=delay_s, usage=usage, cost_usd=cost_usd
+            lease,
+            step=step,
+            error=error,
+            delay_s=delay_s,
+            is_counted=is_counted,
+            forgotten=forgotten,
         )
+
+    async def park_run(self, lease: Lease, *, step: str, wait_s: float, reason: str) -> None:
+        """Let a run wait for Claude without a slot (running -> queued).
+
+        It was no try of the step. The event is step.waiting {"step", "reason", "next_at"}.
+
+        Args:
+            lease: Its right to the run.
+            step: Where it waits.
+            wait_s: Seconds until it is due, at the latest. One that waits for message batches
+                ("batch") is due with the last of their results, which may be there already.
+            reason: As CallParkedError has it.
+        """
+        await self._progress.park_run(lease, step=step, wait_s=wait_s, reason=reason)
 
     async def release_run(
         self, lease: Lease, *, delay_s: float = 0.0, is_cleared: bool = False
@@ -198,11 +235,74 @@ class RunStore(ClientRecord):
         """
         await self._progress.release_run(lease, delay_s=delay_s, is_cleared=is_cleared)
 
-    async def fail_run(
-        self, lease: Lease, failure: Failure, *, usage: Usage, cost_usd: Decimal
+    async def fail_run(self, lease: Lease, failure: Failure, *, forgotten: Forgotten = ()) -> None:
+        """End a run badly, and with it the step that was running (running -> failed).
+
+        A replay does not have the answers to the forgotten questions of the step; see retry_run.
+        """
+        await self._progress.fail_run(lease, failure, forgotten=forgotten)
+
+    # --- calls to Claude ----------------------------------------------------------------------
+
+    async def open_call(self, lease: Lease, opening: CallOpening) -> OpenCall:
+        """Reserve what a call can cost at most, of the run's budget and of the key's for today.
+
+        It may be made if cost, doubtful, reserved and worst_usd together are within each budget. A
+        call that is open already, but by another reservation, was that of a process that died: what
+        was reserved for it becomes doubtful, and counts against both budgets for ever.
+
+        Raises:
+            BudgetExceededError: It would not fit either if nothing was reserved.
+            BudgetBusyError: It would fit once calls that are under way have cost less than they can.
+        """
+        return await self._calls.open_call(lease, opening)
+
+    async def settle_call(  # noqa: PLR0913 - a call's name and its end
+        self,
+        run_id: UUID,
+        step: str,
+        question: bytes,
+        number: int,
+        reservation: UUID,
+        *,
+        usage: Usage,
+        cost_usd: Decimal,
+        answer: Json | None,
+        is_failed: bool = False,
+        is_doubtful: bool = False,
     ) -> None:
-        """End a run badly, and with it the step that was running (running -> failed)."""
-        await self._progress.fail_run(lease, failure, usage=usage, cost_usd=cost_usd)
+        """Keep a call's answer, and add what it cost to its step, run, and key's day: once.
+
+        Needs no lease: the money is spent. Told a second time, nothing changes. If the call was
+        opened again meanwhile, or is of no use any more, only its cost is kept.
+
+        With the last result of its message batches a run that waits is due.
+
+        Args:
+            run_id: The call's run.
+            step: The call's step.
+            question: What was asked, as it was opened.
+            number: As it was opened.
+            reservation: What open_call gave.
+            usage: What Claude has reported.
+            cost_usd: What that cost.
+            answer: What ClaudeReply.kept holds. Of a call that failed in a message batch its error:
+                {"code", "error_type", "message"}, which the next try raises.
+            is_failed: It is to be made again.
+            is_doubtful: It may have cost more, up to what was reserved: nobody saw its end.
+        """
+        await self._calls.settle_call(
+            run_id,
+            step,
+            question,
+            number,
+            reservation,
+            usage=usage,
+            cost_usd=cost_usd,
+            answer=answer,
+            is_failed=is_failed,
+            is_doubtful=is_doubtful,
+        )
 
     # --- sweep --------------------------------------------------------------------------------
 
@@ -210,7 +310,7 @@ class RunStore(ClientRecord):
         """Requeue runs whose lease lapsed, and fail runs whose deadline has passed; how many.
 
         A lapse is put down to a run that was alone in its process: a crash. The others get another
-        try, from the third lapse in a row on alone. With `max_crashes` a run fails.
+        try, from the fifth lapse in a row on alone. With `max_crashes` a run fails.
 
         Lapsed leases are left alone within one lease of a PostgreSQL restart or of a time when it
         did not answer. `limit` is that of each kind.
@@ -249,6 +349,21 @@ class RunStore(ClientRecord):
         """Revoke a key; whether there was one to revoke."""
         return await self._keys.revoke_key(prefix)
 
+    async def set_key_limits(
+        self, prefix: str, *, daily_budget_usd: Decimal | None, max_running: int | None
+    ) -> ApiKey | None:
+        """Limit what a key's runs may cost per UTC day, and how many are executed at once.
+
+        None is no limit. Gives the key as it is now, or None if there is no such key.
+        """
+        return await self._keys.set_key_limits(
+            prefix, daily_budget_usd=daily_budget_usd, max_running=max_running
+        )
+
+    async def get_key_day(self, key_id: UUID) -> KeyDay:
+        """What a key's calls of this UTC day cost so far, and may cost yet."""
+        return await self._calls.get_key_day(key_id)
+
     async def ping(self) -> float:
         """Round trip in seconds."""
         return await self._vitals.ping()
@@ -266,3 +381,13 @@ class RunStore(ClientRecord):
     async def get_totals(self) -> RunTotals:
         """The record in numbers, a few seconds old at most."""
         return await self._vitals.get_totals()
+
+    # --- limits of Claude ---------------------------------------------------------------------
+
+    def open_limiter(self, rules: LimitRules) -> CallLimiter:
+        """A limiter on this record: all of them together keep Claude's limits."""
+        return CallLimiter(self._database, rules=rules)
+
+    async def list_call_limits(self) -> list[CallLimits]:
+        """The limits of each model that was called, as all workers share them."""
+        return await list_call_limits(self._database)

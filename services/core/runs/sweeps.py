@@ -8,7 +8,7 @@ from services.core.db import Database
 from services.core.runs.models import DueHint
 from services.core.runs.sql import statement
 
-SUSPECT_LAPSES = 3
+SUSPECT_LAPSES = 5
 """Lapses in a row, without a checkpoint, after which a run goes on alone.
 
 Each one costs its neighbours a process, and too few make suspects of all that a worker held when it
@@ -21,8 +21,8 @@ def _take_back(gone: str) -> TextClause:
 
     `gone` are CTEs, the last of them `gone` itself: runs that are locked, and for each
     `is_charged`, whether a death is put down to it, and `is_shared`, whether it lapsed and nobody
-    can say whose fault it was. Such a run goes on at once among others, and alone from the third
-    time in a row. One that is charged goes on alone: at once the first time, then after 4, 8, ...
+    can say whose fault it was. Such a run goes on at once among others, and alone after
+    SUSPECT_LAPSES in a row. One that is charged goes on alone: at once the first time, then after 4, 8, ...
     seconds, and with the last crash it fails. A run fails too when its deadline has passed.
     """
     return statement(

@@ -304,6 +304,17 @@ Index(
     postgresql_where=text("message_batch_id IS NOT NULL"),
 )
 
+doubtful_calls = Table(
+    "doubtful_calls",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("reservation", Uuid, primary_key=True),
+    Column("step", Text, nullable=False),
+    Column("key_id", Uuid, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("worst_usd", Numeric, nullable=False, comment="counted in full until its end is known"),
+)
+
 key_days = Table(
     "key_days",
     metadata,

@@ -47,6 +47,7 @@ def upgrade() -> None:
     _create_batches()
     _extend_runs()
     _create_calls()
+    _create_doubtful_calls()
     op.create_table(
         "key_days",
         sa.Column("key_id", sa.Uuid(), nullable=False),
@@ -224,9 +225,36 @@ def _create_calls() -> None:
     )
 
 
+def _create_doubtful_calls() -> None:
+    op.create_table(
+        "doubtful_calls",
+        sa.Column("run_id", sa.Uuid(), nullable=False),
+        sa.Column("reservation", sa.Uuid(), nullable=False),
+        sa.Column("step", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Uuid(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column(
+            "worst_usd",
+            sa.Numeric(),
+            nullable=False,
+            comment="counted in full until its end is known",
+        ),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("doubtful_calls_run_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "reservation", name=op.f("doubtful_calls_pkey")),
+    )
+
+
 def downgrade() -> None:
     """Drop them, with what they hold."""
-    for table in ("claude_limits", "key_days", "claude_calls", "message_batches"):
+    for table in (
+        "claude_limits",
+        "key_days",
+        "doubtful_calls",
+        "claude_calls",
+        "message_batches",
+    ):
         op.drop_table(table)
     for index in ("runs_running_by_key", "runs_due_by_key", "runs_batch"):
         op.drop_index(index, "runs")

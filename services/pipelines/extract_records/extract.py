@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.core.claude.protocol import ClaudeReply, ClaudeRequest
+from services.core.claude.protocol import ClaudeReply, ClaudeRequest, Truncation
 from services.core.errors import ClaudeMalformedAnswerError
 from services.pipelines.chunks import split_text
 from services.pipelines.concurrency import map_bounded
@@ -27,6 +27,7 @@ from services.pipelines.fences import Fenced, element, lines, section, unescape
 from services.pipelines.sources import SourceStatus
 
 MAX_TOKENS = 16_384
+"""A longer list of records is continued."""
 MAX_REPAIRS = 2
 Record = dict[str, Any]
 
@@ -99,8 +100,10 @@ class _Extraction:
     async def _ask(self, found: _Yield, prompt: str, **material: Fenced) -> list[Record]:
         request = ClaudeRequest(
             system=PROMPTS.system(prompt),
-            prompt=PROMPTS.user(prompt, instructions=self._instructions, **material),
+            shared=self._instructions,
+            prompt=PROMPTS.user(prompt, **material),
             max_tokens=MAX_TOKENS,
+            on_truncation=Truncation.CONTINUE,
         )
         reply: ClaudeReply[Records] = await self._context.claude.ask(request, self._answer_type)
         found.model, found.simulated = reply.model, reply.is_simulated

@@ -75,7 +75,8 @@ async def summarize_part(part: Part, progress: Progress, context: StepContext) -
     )
     request = ClaudeRequest(
         system=PROMPTS.system("summarize"),
-        prompt=PROMPTS.user("summarize", document=document, **_wish(progress)),
+        shared=_wish(progress),
+        prompt=PROMPTS.user("summarize", document=document),
         max_tokens=MAX_TOKENS,
     )
     reply = await context.claude.ask(request, Summary)
@@ -134,7 +135,8 @@ async def _combine(group: list[Digest], progress: Progress, context: StepContext
     )
     request = ClaudeRequest(
         system=PROMPTS.system("combine"),
-        prompt=PROMPTS.user("combine", documents=documents, **_wish(progress)),
+        shared=_wish(progress),
+        prompt=PROMPTS.user("combine", documents=documents),
         max_tokens=MAX_TOKENS,
     )
     reply = await context.claude.ask(request, CombinedSummary)
@@ -147,11 +149,10 @@ async def _combine(group: list[Digest], progress: Progress, context: StepContext
     )
 
 
-def _wish(progress: Progress) -> dict[str, Fenced]:
-    return {
-        "focus": element("focus", progress.focus or ""),
-        "length": element("length", LENGTHS[progress.length]),
-    }
+def _wish(progress: Progress) -> Fenced:
+    return lines(
+        element("focus", progress.focus or ""), element("length", LENGTHS[progress.length])
+    )
 
 
 def _checked(summary: str) -> str:

@@ -1,19 +1,20 @@
 """Looking into the simulator and making it fail."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from services.simulator.call_counts import CallCounts
+from services.simulator.batches import BatchRules
 from services.simulator.faults import FaultRule
+from services.simulator.limits import Limits
 from services.simulator.state import state_of
 
 router = APIRouter(prefix="/admin", tags=["Simulator's own"])
-CALLS_PER_PIECE = 1000
+ROWS_PER_PIECE = 1000
 
 
 @router.put("/faults")
@@ -38,6 +39,63 @@ async def clear_faults(request: Request) -> list[FaultRule]:
     return faults.rules
 
 
+@router.put("/limits")
+async def set_limits(limits: Limits, request: Request) -> dict[str, Any]:
+    """Set the limits of a model, or of all others (`*`); their buckets are full again."""
+    board = state_of(request).limits
+    board.put(limits)
+    return board.state()
+
+
+@router.get("/limits")
+async def read_limits(request: Request) -> dict[str, Any]:
+    """The limits in force, and what each model has left of them."""
+    return state_of(request).limits.state()
+
+
+@router.delete("/limits")
+async def clear_limits(request: Request) -> dict[str, Any]:
+    """Go back to the limits of the settings, with full buckets."""
+    board = state_of(request).limits
+    board.clear()
+    return board.state()
+
+
+@router.get("/cache")
+async def list_cached(request: Request) -> list[dict[str, Any]]:
+    """The prefixes that are cached now, and how often each was read."""
+    return state_of(request).cache.state()
+
+
+@router.delete("/cache")
+async def clear_cache(request: Request) -> list[dict[str, Any]]:
+    """Forget all cached prefixes."""
+    cache = state_of(request).cache
+    cache.clear()
+    return cache.state()
+
+
+@router.put("/batches")
+async def set_batch_rules(rules: BatchRules, request: Request) -> dict[str, Any]:
+    """Say how batches go; how long they take holds for those under way as well."""
+    board = state_of(request).batches
+    board.put(rules)
+    async with board.changed:
+        board.changed.notify_all()
+    return await list_batches(request)
+
+
+@router.get("/batches")
+async def list_batches(request: Request) -> dict[str, Any]:
+    """The rules, and all batches, the newest first."""
+    board = state_of(request).batches
+    base_url = str(request.base_url)
+    return {
+        "rules": board.rules.model_dump(),
+        "batches": [batch.describe(base_url) for batch in board.newest_first],
+    }
+
+
 @router.get("/requests")
 async def list_requests(request: Request) -> list[dict[str, Any]]:
     """The last calls, oldest first."""
@@ -53,8 +111,19 @@ async def read_ledger(request: Request) -> dict[str, Any]:
 @router.get("/calls")
 async def list_calls(request: Request) -> StreamingResponse:
     """How often each run asked each prompt, and got a whole answer, since the last clear."""
-    counts = state_of(request).ledger.calls
+    counts = map(asdict, state_of(request).ledger.calls)
     return StreamingResponse(_json_array(counts), media_type="application/json")
+
+
+@router.get("/usage")
+async def read_usage(request: Request, user_id: str | None = None) -> StreamingResponse:
+    """The tokens of all calls since the last clear.
+
+    `total` by kind (live, batch, broken, cancelled), `runs` by metadata.user_id, kind and model.
+    """
+    usage = state_of(request).ledger.usage
+    pieces = _usage_pieces(usage.totals(), usage.rows(user_id))
+    return StreamingResponse(pieces, media_type="application/json")
 
 
 @router.delete("/requests")
@@ -65,12 +134,21 @@ async def clear_requests(request: Request) -> dict[str, Any]:
     return ledger.totals()
 
 
-async def _json_array(counts: CallCounts) -> AsyncIterator[str]:
-    """The counts as JSON, in pieces: a long list must not hold up the calls under way."""
+async def _json_array(rows: Iterable[dict[str, Any]]) -> AsyncIterator[str]:
+    """The rows as JSON, in pieces: a long list must not hold up the calls under way."""
     piece: list[str] = ["["]
-    for number, count in enumerate(counts):
-        piece.append(f"{',' if number else ''}\n{json.dumps(asdict(count))}")
-        if len(piece) >= CALLS_PER_PIECE:
+    for number, row in enumerate(rows):
+        piece.append(f"{',' if number else ''}\n{json.dumps(row)}")
+        if len(piece) >= ROWS_PER_PIECE:
             yield "".join(piece)
             piece.clear()
     yield "".join([*piece, "\n]\n"])
+
+
+async def _usage_pieces(
+    totals: dict[str, dict[str, int]], rows: Iterable[dict[str, Any]]
+) -> AsyncIterator[str]:
+    yield f'{{"total": {json.dumps(totals)},\n"runs": '
+    async for piece in _json_array(rows):
+        yield piece
+    yield "}\n"

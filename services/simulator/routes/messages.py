@@ -1,33 +1,27 @@
 """The Messages API."""
 
-from typing import TypeVar
-
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ValidationError
 
 from services.core.clock import utc_now
-from services.simulator.answer import (
-    SimulatedAnswer,
-    answer_request,
-    count_input_tokens,
-    fingerprint,
-)
+from services.simulator.answer import fingerprint
+from services.simulator.answering import answer_message
 from services.simulator.calls import Call
-from services.simulator.errors import ApiError, InvalidRequestError
-from services.simulator.ledger import PROMPT_CHARS, Ledger, LoggedRequest, Outcome
+from services.simulator.errors import ApiError
+from services.simulator.ledger import PROMPT_CHARS, LoggedRequest, Outcome
+from services.simulator.prefixes import count_input_tokens
+from services.simulator.reading import check_key, read_body
 from services.simulator.schemas import CountTokensRequest, MessagesRequest
 from services.simulator.state import State, state_of
 
 router = APIRouter(prefix="/v1", tags=["Messages API (simulated)"])
-Body = TypeVar("Body", bound=BaseModel)
 
 
 @router.post("/messages")
 async def create_message(request: Request) -> Response:
     """Answer by rule, in Claude's format: JSON, or events with `"stream": true`."""
     state = state_of(request)
-    message = await _read(request, MessagesRequest, state)
-    rule = state.faults.rule_for(message.prompt, request.headers)
+    check_key(request)
+    message = await read_body(request, MessagesRequest, max_bytes=state.settings.max_body_bytes)
     log = state.ledger.open(
         received_at=utc_now(),
         model=message.model,
@@ -36,52 +30,29 @@ async def create_message(request: Request) -> Response:
         prompt_start=message.prompt[:PROMPT_CHARS],
         user_id=message.metadata.user_id,
     )
-    return Call(
-        _answer_or_log(message, log, state.ledger),
-        rule,
-        log=log,
-        ledger=state.ledger,
-        settings=state.settings,
-        request_id=request.state.request_id,
-    )
+    try:
+        return _call(message, request, log, state)
+    except ApiError as error:
+        log.outcome, log.status = Outcome.ERROR, error.status
+        state.ledger.close(log, duration_ms=0)
+        raise
 
 
 @router.post("/messages/count_tokens")
 async def count_message_tokens(request: Request) -> dict[str, int]:
     """Count by the same rough rule as a message's usage."""
-    message = await _read(request, CountTokensRequest, state_of(request))
+    check_key(request)
+    max_bytes = state_of(request).settings.max_body_bytes
+    message = await read_body(request, CountTokensRequest, max_bytes=max_bytes)
     return {"input_tokens": count_input_tokens(message)}
 
 
-def _answer_or_log(message: MessagesRequest, log: LoggedRequest, ledger: Ledger) -> SimulatedAnswer:
-    try:
-        return answer_request(message)
-    except InvalidRequestError as error:
-        log.outcome, log.status = Outcome.ERROR, error.status
-        ledger.close(log, duration_ms=0)
-        raise
-
-
-async def _read(request: Request, body_type: type[Body], state: State) -> Body:
-    """The request's body, if there is a key and the body is right."""
-    _check_key(request)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > state.settings.max_body_bytes:
-            raise ApiError(413, "request_too_large", "Request exceeds the maximum size")
-    try:
-        return body_type.model_validate_json(bytes(body))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        message = f"{place}: {first['msg']}" if place else first["msg"]
-        raise InvalidRequestError(message) from None
-
-
-def _check_key(request: Request) -> None:
-    """Any key will do, but there has to be one, as at Claude's API."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    is_bearer = scheme.lower() == "bearer" and token.strip()
-    if not (is_bearer or request.headers.get("x-api-key")):
-        raise ApiError(401, "authentication_error", "x-api-key header is required")
+def _call(message: MessagesRequest, request: Request, log: LoggedRequest, state: State) -> Call:
+    """The answer to send, if the limits let the call in."""
+    use = state.cache.look_up(message)
+    limits = state.limits.of(message.model)
+    limits.admit(message.model, input_tokens=use.limited_tokens)
+    rule = state.faults.rule_for(message.prompt, request.headers)
+    answer = answer_message(message, use, rule.fault, state)
+    request_id = request.state.request_id
+    return Call(answer, rule, log=log, state=state, request_id=request_id)

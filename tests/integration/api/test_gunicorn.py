@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,13 +21,12 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.runs.models import Checkpoint, Lease, NewEmail, shape_of
 from services.core.runs.store import RunStore
-from services.core.usage import Usage
 from services.worker.live_text import TextSender
 from tests.integration.api.conftest import RUN, Gunicorn, run_keys
+from tests.integration.core.runs.pieces import COST, USAGE, pay
 
 STEPS = ("parse_template", "research", "compose_email")
 SHAPE = shape_of("outreach_email", STEPS)
-NO_COST = Decimal(0)
 
 
 def post_run(client: httpx.Client, **changes: Any) -> UUID:
@@ -58,8 +56,8 @@ async def execute(store: RunStore, lease: Lease, *, pause_s: float = 0) -> UUID:
     for step in STEPS:
         await store.start_step(lease, step)
         await asyncio.sleep(pause_s)
-        usage = Usage(input_tokens=1, output_tokens=2)
-        await store.record_checkpoint(lease, Checkpoint(step, {"n": 1}, usage, Decimal("0.001")))
+        await pay(store, lease, step)
+        await store.record_checkpoint(lease, Checkpoint(step, {"n": 1}))
     email = NewEmail(uuid7(), "general", "Hello", "Dear", {"simulated": True, "round": 2})
     await store.finish_run(lease, {"email_id": str(email.id)}, email)
     return email.id
@@ -164,8 +162,8 @@ async def test_a_finished_run_and_its_email_are_as_documented(
     not_found = await get(client, f"/v1/emails?{filters}=3")
 
     assert run["state"] == "succeeded"
-    assert (run["cost_usd"], run["budget_usd"]) == (pytest.approx(0.003), 0.5)
-    assert run["usage"]["output_tokens"] == 6
+    assert (run["cost_usd"], run["budget_usd"]) == (pytest.approx(float(len(STEPS) * COST)), 0.5)
+    assert run["usage"]["output_tokens"] == len(STEPS) * USAGE.output_tokens
     assert run["metadata"] == {"campaign": "frühling 🌊"}
     assert [step["name"] for step in run["steps"]] == list(STEPS)
     assert run["created_at"].endswith("Z")

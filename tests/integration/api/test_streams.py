@@ -12,8 +12,7 @@ import pytest
 from services.core.runs.models import Checkpoint, Failure
 from services.core.runs.states import FailureReason
 from services.core.runs.store import RunStore
-from services.core.usage import Usage
-from tests.integration.api.test_gunicorn import NO_COST, STEPS, claim, post_run, read, watching
+from tests.integration.api.test_gunicorn import STEPS, claim, post_run, read, watching
 
 Event = tuple[int, str, Any]
 CLIENTS = 8
@@ -27,9 +26,9 @@ async def do_step(store: RunStore, run_id: UUID, step: str, *, fails: bool = Fal
     await store.start_step(lease, step)
     await asyncio.sleep(STEP_S)
     if fails:
-        await store.fail_run(lease, FAILURE, usage=Usage(), cost_usd=NO_COST)
+        await store.fail_run(lease, FAILURE)
         return
-    await store.record_checkpoint(lease, Checkpoint(step, {"n": 1}, Usage(), NO_COST))
+    await store.record_checkpoint(lease, Checkpoint(step, {"n": 1}))
     if step == STEPS[-1]:
         await store.finish_run(lease, {})
     else:

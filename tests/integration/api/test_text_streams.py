@@ -15,10 +15,9 @@ from config.postgres import PostgresSettings
 from services.core.live_text.client import create_client
 from services.core.runs.models import Checkpoint, Lease
 from services.core.runs.store import RunStore
-from services.core.usage import Usage
 from services.worker.live_text import TextSender
 from tests.integration.api.conftest import gunicorn
-from tests.integration.api.test_gunicorn import NO_COST, STEPS, claim, post_run
+from tests.integration.api.test_gunicorn import STEPS, claim, post_run
 from tests.integration.fragile_redis import STATES, FragileRedis
 
 CLIENTS = 10
@@ -105,7 +104,7 @@ async def speak(
 
         await asyncio.gather(*map(call, range(CALLS)))
         await tried.flush()
-        await store.record_checkpoint(lease, Checkpoint(step, {}, Usage(), NO_COST))
+        await store.record_checkpoint(lease, Checkpoint(step, {}))
         tried.close()
         await asyncio.sleep(pause_s)
     await store.finish_run(lease, {})

@@ -153,6 +153,7 @@ async def test_a_hanging_claude_is_given_up_in_time(simulator, make_claude) -> N
     error = await fail(make_claude(timeout_s=0.4), ClaudeUnavailableError)
 
     assert error.error_type == "timeout"
+    assert error.is_cost_final is False
     assert monotonic_s() - started < 5
     simulator.wait_for("cancelled")
 
@@ -213,6 +214,7 @@ async def test_an_unreachable_claude_is_unavailable(
     error = await fail(make_claude(simulator_url="http://127.0.0.1:1"), ClaudeUnavailableError)
 
     assert error.error_type == "connection"
+    assert error.is_cost_final is True
 
 
 async def test_a_fault_can_be_asked_for_by_header(simulator) -> None:

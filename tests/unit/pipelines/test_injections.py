@@ -186,6 +186,7 @@ async def test_a_long_page_stays_in_its_fences(case: Case, injection: Injection)
     for request in sent:
         assert set(_names(request)) <= {tag for one in honest for tag in _names(one)}
         assert request.system in {one.system for one in honest}
+        assert request.shared in {one.shared for one in honest}
         found = tokens(request.prompt)
         for tag, inside in pairwise(found):
             if place := OF_THE_PAGE.match(tag):

@@ -3,10 +3,8 @@
 import json
 from typing import Any
 
-import pytest
-
-from services.simulator.answer import answer_request, count_input_tokens
-from services.simulator.faults import Fault, failing_answer
+from services.simulator.answer import answer_request
+from services.simulator.prefixes import count_input_tokens
 from services.simulator.schemas import MessagesRequest
 from services.simulator.tokens import count_tokens, cut_to_tokens
 
@@ -72,25 +70,6 @@ def test_structured_output_is_json():
 
     assert json.loads(answer_request(asked).text) == {"summary": "The harbour freezes in January."}
     assert count_input_tokens(asked) > count_input_tokens(request())
-
-
-@pytest.mark.parametrize(
-    ("fault", "stop_reason"),
-    [
-        (None, "end_turn"),
-        (Fault.GARBAGE, "end_turn"),
-        (Fault.REFUSAL, "refusal"),
-        (Fault.MAX_TOKENS, "max_tokens"),
-        (Fault.CONTEXT_WINDOW, "model_context_window_exceeded"),
-    ],
-)
-def test_a_spoilt_answer_is_still_charged(fault, stop_reason):
-    """Faults of this kind cost tokens."""
-    answer = failing_answer(answer_request(request()), fault)
-
-    assert stop_reason == answer.stop_reason
-    assert answer.input_tokens > 0
-    assert answer.output_tokens > 0
 
 
 def test_tokens_are_about_four_characters_of_prose():

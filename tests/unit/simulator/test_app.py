@@ -21,7 +21,9 @@ KEY = {"x-api-key": "any"}
 @pytest_asyncio.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:
     """A client of a quick simulator, without a socket."""
-    settings = SimulatorSettings(latency_ms=0, chunk_delay_ms=0, max_body_bytes=2048)
+    settings = SimulatorSettings(
+        latency_ms=0, chunk_delay_ms=0, max_body_bytes=2048, max_batch_bytes=4096
+    )
     transport = httpx2.ASGITransport(app=create_app(settings))
     async with httpx2.AsyncClient(transport=transport, base_url="http://simulator") as client:
         yield client
@@ -93,6 +95,16 @@ async def test_a_wrong_request_is_told_what_is_wrong(http, change, message):
         ("GET /samples/secret.html", b"", {}, 404, "not_found_error"),
         ("PUT /admin/faults", b'{"fault": "explode"}', {}, 400, "invalid_request_error"),
         ("PUT /admin/faults", b'{"typo": 1}', {}, 400, "invalid_request_error"),
+        ("PUT /admin/limits", b'{"requests_per_min": 0}', {}, 400, "invalid_request_error"),
+        ("PUT /admin/limits", b'{"rpm": 9}', {}, 400, "invalid_request_error"),
+        ("PUT /admin/batches", b'{"seconds": -1}', {}, 400, "invalid_request_error"),
+        ("POST /v1/messages/batches", b"{}", {}, 401, "authentication_error"),
+        ("POST /v1/messages/batches", b"{}", KEY, 400, "invalid_request_error"),
+        ("POST /v1/messages/batches", b"x" * 5000, KEY, 413, "request_too_large"),
+        ("GET /v1/messages/batches?limit=0", b"", KEY, 400, "invalid_request_error"),
+        ("GET /v1/messages/batches/unknown", b"", KEY, 404, "not_found_error"),
+        ("GET /v1/messages/batches/unknown/results", b"", KEY, 404, "not_found_error"),
+        ("POST /v1/messages/batches/unknown/cancel", b"", KEY, 404, "not_found_error"),
         ("GET /arxiv/api/query?start=-1", b"", {}, 400, "invalid_request_error"),
     ],
 )
@@ -157,6 +169,37 @@ async def test_calls_are_counted_by_run_and_prompt(http):
     ]
     assert calls[0]["prompt_sha256"] == calls[2]["prompt_sha256"] != calls[1]["prompt_sha256"]
     assert [] == forgotten
+
+
+async def test_what_is_set_can_be_taken_back(http):
+    """Limits and cache are as at the start."""
+    limits = (await http.put("/admin/limits", json={"requests_per_min": 1})).json()
+    await http.post("/v1/messages", json=QUESTION, headers=KEY)
+    refused = await http.post("/v1/messages", json=QUESTION, headers=KEY)
+    clear = (await http.delete("/admin/limits")).json()
+    signs = [{"type": "text", "text": "!" * 1100, "cache_control": {"type": "ephemeral"}}]
+    await http.post("/v1/messages", json=QUESTION | {"system": signs}, headers=KEY)
+    cached = (await http.get("/admin/cache")).json()
+
+    assert [1] == [limit["requests_per_min"] for limit in limits["limits"]]
+    assert refused.status_code == 429
+    assert {"limits": [], "models": {}} == clear
+    assert [1104] == [entry["tokens"] for entry in cached]
+    assert [] == (await http.delete("/admin/cache")).json()
+
+
+async def test_the_settings_limits_hold_from_the_start():
+    """And again after others were taken back."""
+    settings = SimulatorSettings(latency_ms=0, requests_per_min=1)
+    transport = httpx2.ASGITransport(app=create_app(settings))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://simulator") as client:
+        for _ in range(2):
+            first = await client.post("/v1/messages", json=QUESTION, headers=KEY)
+            second = await client.post("/v1/messages", json=QUESTION, headers=KEY)
+            await client.delete("/admin/limits")
+
+            assert (200, 429) == (first.status_code, second.status_code)
+            assert first.headers["anthropic-ratelimit-requests-remaining"] == "0"
 
 
 async def test_half_an_answer_is_none(http):

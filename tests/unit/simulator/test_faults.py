@@ -9,7 +9,7 @@ from services.simulator.faults import (
     Fault,
     FaultBoard,
     FaultRule,
-    error_of,
+    Place,
 )
 
 
@@ -85,23 +85,12 @@ def test_rules_are_bounded():
         board.add(FaultRule(fault=Fault.DROP))
 
 
-@pytest.mark.parametrize(
-    ("rule", "retry_after"),
-    [
-        (FaultRule(fault=Fault.RATE_LIMIT), "1"),
-        (FaultRule(fault=Fault.RATE_LIMIT, retry_after="9"), "9"),
-        (FaultRule(fault=Fault.OVERLOADED), None),
-    ],
-)
-def test_a_rate_limit_says_when_to_come_back(rule, retry_after):
-    """As Claude's API does; an overload does only if told to."""
-    error = error_of(rule)
+def test_a_rule_holds_in_its_place_only():
+    """Batches do not use up what is meant for live calls, and the other way round."""
+    board = FaultBoard()
+    board.add(FaultRule(fault=Fault.DROP, count=1, place=Place.BATCH_CREATE))
 
-    assert error is not None
-    assert error.retry_after == retry_after
-
-
-@pytest.mark.parametrize("fault", [None, Fault.HANG, Fault.DROP, Fault.GARBAGE])
-def test_other_faults_are_no_error_answers(fault):
-    """They happen on the way."""
-    assert error_of(FaultRule(fault=fault)) is None
+    assert faults_of(board, 2) == [None, None]
+    assert board.rule_for("", {}, place=Place.BATCH_REQUEST) is NO_FAULT
+    assert Fault.DROP is board.rule_for("", {}, place=Place.BATCH_CREATE).fault
+    assert board.rules == []

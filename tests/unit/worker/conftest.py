@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from services.worker.admission import FreeAdmission
 from services.worker.executor import Limits, Outside, RunExecutor
 from services.worker.identity import Identity, shapes_of
 from services.worker.leases import LeaseKeeper
@@ -49,6 +50,7 @@ def make_executor(store: MemoryRunStore, claude: ScriptedClaude, texts: ToldText
             store,
             Outside(claude=claude, web=None, arxiv_url=""),
             texts=texts,
+            admits=FreeAdmission(),
             pipelines={"tiny": pipeline or tiny_pipeline()},
             retry_policy=RetryPolicy(max_attempts, backoff_s=2, backoff_max_s=60),
             limits=Limits(step_s=step_s, run_s=3600),

@@ -39,24 +39,41 @@ async def make_dispatcher(
 
 
 async def test_one_hint_claims_all_there_is_room_for(
-    store: MemoryRunStore, make_dispatcher: MakeDispatcher
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher, claude: ScriptedClaude
 ) -> None:
     """A burst costs one message: the worker takes every due run in one statement."""
+    claude.before_answer = asyncio.Event().wait
     dispatcher = make_dispatcher(slots=10)
     await until(lambda: store.claims == [10])
     for _ in range(7):
         store.add_run()
 
     dispatcher.wake()
-    await until(lambda: store.states() == [RunState.SUCCEEDED] * 7)
+    await until(lambda: store.states() == [RunState.RUNNING] * 7)
 
     assert [10, 10] == store.claims
+
+
+async def test_the_end_of_a_run_makes_room_for_another(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher, claude: ScriptedClaude
+) -> None:
+    """What a claim left behind for its key's limit is claimed when a run ends, without a hint."""
+    may_end = asyncio.Event()
+    claude.before_answer = may_end.wait
+    first = store.add_run()
+    make_dispatcher(slots=10, poll_interval_s=60)
+    await until(lambda: first.state is RunState.RUNNING)
+    held_back = store.add_run()
+
+    may_end.set()
+
+    await until(lambda: held_back.state is RunState.SUCCEEDED)
 
 
 async def test_a_backlog_is_worked_off_without_further_hints(
     store: MemoryRunStore, make_dispatcher: MakeDispatcher
 ) -> None:
-    """As long as there was more than room for, each free slot claims again."""
+    """Each free slot claims again."""
     for _ in range(50):
         store.add_run()
 

@@ -7,6 +7,7 @@ import pytest
 
 from services.core.errors import (
     ClaudeRateLimitedError,
+    ClaudeUnavailableError,
     LeaseLostError,
     StepInputError,
     StoreUnavailableError,
@@ -153,12 +154,11 @@ async def test_the_last_try_fails_the_run(
     """After max_attempts the run is a dead letter that says how often it was tried."""
     run = store.add_run()
     run.lease.step_attempts["ask"] = run.tries["ask"] = 2
-    claude.errors = [ClaudeRateLimitedError()]
+    claude.errors = [ClaudeUnavailableError("gone")]
 
     await _execute(make_executor(max_attempts=3), store)
 
-    message = "Claude's rate limit was reached."
-    expected = Failure(FailureReason.RETRIES_EXHAUSTED, "ask", message, attempts=3)
+    expected = Failure(FailureReason.RETRIES_EXHAUSTED, "ask", "gone", attempts=3)
     assert expected == run.failure
 
 
@@ -168,7 +168,7 @@ async def test_only_failed_tries_count_towards_the_last(
     """Deployments and crashes that interrupted a step do not use up its tries."""
     run = store.add_run()
     run.tries["ask"] = 7
-    claude.errors = [ClaudeRateLimitedError()]
+    claude.errors = [ClaudeUnavailableError()]
 
     await _execute(make_executor(max_attempts=2), store)
 
@@ -293,7 +293,7 @@ async def test_a_run_that_takes_too_long_times_out(
 
     await _execute(make_executor(), store)
 
-    message = "The run took longer than 3600 s."
+    message = "The run did not end before its deadline."
     assert Failure(FailureReason.TIMED_OUT, "ask", message, attempts=1) == run.failure
 
 

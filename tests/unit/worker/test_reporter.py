@@ -1,13 +1,12 @@
 """What Flower is told about runs."""
 
 from dataclasses import replace
-from decimal import Decimal
 
 import pytest
 
 from services.core.runs.models import Failure
 from services.core.runs.states import FailureReason
-from services.worker.endings import Ending, Failed, Retrying, Spent, Succeeded
+from services.worker.endings import Ending, Failed, Parked, Retrying, Succeeded
 from services.worker.reporter import RunReporter
 from tests.fakes.memory_store import MemoryRunStore
 
@@ -47,9 +46,10 @@ def test_a_run_begins_as_a_task_that_was_received_and_started(told: Told) -> Non
     ("ending", "event", "text"),
     [
         (Succeeded({}, None), "task-succeeded", None),
-        (Retrying("ask", "busy", 3, Spent()), "task-retried", "ask: busy"),
+        (Retrying("ask", "busy", 3), "task-retried", "ask: busy"),
+        (Parked("ask", 3, "budget"), "task-retried", "ask waits: budget"),
         (
-            Failed(Failure(FailureReason.CRASHED, "ask", "gone", 3), Spent(cost_usd=Decimal(1))),
+            Failed(Failure(FailureReason.CRASHED, "ask", "gone", 3)),
             "task-failed",
             "crashed: gone",
         ),

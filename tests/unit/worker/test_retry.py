@@ -30,19 +30,21 @@ def _decide(error: Exception, *, attempt: int = 1, random: float = 0.5) -> Retry
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (errors.ClaudeRateLimitedError(), RetryAfter(1)),
-        (errors.ClaudeRateLimitedError(retry_after_s=20), RetryAfter(21)),
-        (errors.ClaudeRateLimitedError(retry_after_s=0), RetryAfter(1)),
-        (errors.ClaudeRateLimitedError(retry_after_s=-3), RetryAfter(1)),
-        (errors.ClaudeOverloadedError(retry_after_s=7), RetryAfter(8)),
+        (errors.ClaudeRateLimitedError(), RetryAfter(1, is_counted=False)),
+        (errors.ClaudeRateLimitedError(retry_after_s=20), RetryAfter(21, is_counted=False)),
+        (errors.ClaudeRateLimitedError(retry_after_s=0), RetryAfter(1, is_counted=False)),
+        (errors.ClaudeRateLimitedError(retry_after_s=-3), RetryAfter(1, is_counted=False)),
+        (errors.ClaudeOverloadedError(retry_after_s=7), RetryAfter(8, is_counted=False)),
         (errors.ClaudeUnavailableError(), RetryAfter(1)),
+        (errors.ClaudeUnavailableError(retry_after_s=30), RetryAfter(31)),
+        (errors.ClaudeError(), RetryAfter(1)),
         (errors.ClaudeMalformedAnswerError(), RetryAfter(1)),
         (errors.StepTransientError(), RetryAfter(1)),
         (errors.StepExitError(), RetryAfter(1)),
         (OSError("reset"), RetryAfter(1)),
         (TimeoutError(), RetryAfter(1)),
         (KeyError("x"), RetryAfter(1)),
-        (errors.ClaudeSpendLimitError(), PERMANENT),
+        (errors.ClaudeSpendLimitError(), GiveUp(FailureReason.BUDGET_EXCEEDED)),
         (errors.ClaudeRejectedError(), PERMANENT),
         (errors.ClaudeRefusedError(), PERMANENT),
         (errors.ClaudeTruncatedError(), PERMANENT),
@@ -100,7 +102,31 @@ def test_claudes_retry_after_is_bounded() -> None:
     """Claude may ask for an hour; the run is tried again after the longest delay."""
     decision = _decide(errors.ClaudeRateLimitedError(retry_after_s=3600), random=0)
 
-    assert RetryAfter(60) == decision
+    assert RetryAfter(60, is_counted=False) == decision
+
+
+def test_a_busy_claude_is_waited_for_ever_longer_and_never_given_up() -> None:
+    """Its limits are nobody's failure: no try counts, and the deadline alone ends the waiting."""
+    policy = RetryPolicy(max_attempts=2, backoff_s=2, backoff_max_s=60)
+    delays = [
+        decide(
+            errors.ClaudeOverloadedError(),
+            attempt=1,
+            started=started,
+            policy=policy,
+            random=lambda: 1.0,
+        )
+        for started in (1, 2, 3, 99)
+    ]
+
+    assert [RetryAfter(s, is_counted=False) for s in (2, 4, 8, 60)] == delays
+
+
+def test_a_budget_that_is_used_up_ends_the_run() -> None:
+    """Until somebody raises it, no try can help."""
+    expected = GiveUp(FailureReason.BUDGET_EXCEEDED)
+
+    assert expected == _decide(errors.BudgetExceededError())
 
 
 def test_the_last_try_gives_up() -> None:

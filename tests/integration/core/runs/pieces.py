@@ -2,12 +2,13 @@
 
 from decimal import Decimal
 from typing import Any
+from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
 from services.core.db import create_engine
-from services.core.runs.models import ApiKey, Event, Lease, NewRun, Run, shape_of
+from services.core.runs.models import ApiKey, CallOpening, Event, Lease, NewRun, Run, shape_of
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 
@@ -42,6 +43,28 @@ async def claim(store: RunStore) -> Lease:
     """Take the one run that is due."""
     [lease] = await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES)
     return lease
+
+
+def opening(step: str = "parse", question: bytes = b"?", **fields: Any) -> CallOpening:
+    """A call that a step might make; at worst it costs twice COST."""
+    usual: dict[str, Any] = {"number": 0, "model": "claude-test", "worst_usd": 2 * COST}
+    return CallOpening(step=step, question=question, **(usual | fields))
+
+
+async def settle(
+    store: RunStore, lease: Lease, call: CallOpening, reservation: UUID, **fields: Any
+) -> None:
+    """Let a call end: with an answer, for COST."""
+    usual: dict[str, Any] = {"usage": USAGE, "cost_usd": COST, "answer": {"said": "yes"}}
+    name = (lease.run_id, call.step, call.question, call.number, reservation)
+    await store.settle_call(*name, **(usual | fields))
+
+
+async def pay(store: RunStore, lease: Lease, step: str) -> None:
+    """Have a step ask Claude for COST something that no other call asks."""
+    call = opening(step, uuid4().bytes)
+    opened = await store.open_call(lease, call)
+    await settle(store, lease, call, opened.reservation)
 
 
 async def events_of(store: RunStore, run: Run) -> list[Event]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -14,17 +14,16 @@ from services.core.errors import StoreFullError, StoreUnavailableError
 from services.core.runs.models import ApiKey, Checkpoint, Failure, Lease
 from services.core.runs.states import FailureReason
 from services.core.runs.store import RunStore
-from services.core.usage import Usage
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import (
-    COST,
     SHAPES,
     STEPS,
-    USAGE,
     accept,
     claim,
     new_run,
+    opening,
     run_sql,
+    settle,
 )
 from tests.integration.proxy import TcpProxy
 
@@ -62,20 +61,20 @@ async def every_method(store: RunStore, api_key: ApiKey, lease: Lease) -> list[o
     """Call everything at once; what came of it."""
     run_id = lease.run_id
     failure = Failure(FailureReason.PERMANENT, None, "x", 1)
-    nothing = Usage()
     return await asyncio.gather(
         store.accept_run(new_run(api_key)),
         store.claim_due_runs(owner="w", limit=1, shapes=SHAPES),
         store.claim_isolated_run(run_id, owner="w", shapes=SHAPES),
         store.renew_leases([lease]),
         store.start_step(lease, "parse"),
-        store.record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST)),
+        store.record_checkpoint(lease, Checkpoint("parse", {})),
         store.finish_run(lease, {}),
-        store.retry_run(
-            lease, step="parse", error="x", delay_s=0, usage=nothing, cost_usd=Decimal(0)
-        ),
+        store.retry_run(lease, step="parse", error="x", delay_s=0),
+        store.park_run(lease, step="parse", wait_s=0, reason="budget"),
+        store.open_call(lease, opening()),
+        settle(store, lease, opening(), uuid4()),
         store.release_run(lease),
-        store.fail_run(lease, failure, usage=nothing, cost_usd=Decimal(0)),
+        store.fail_run(lease, failure),
         store.find_held([lease]),
         store.requeue_lapsed_runs(),
         store.bury_process("w", culprit=None),
@@ -97,6 +96,7 @@ async def every_method(store: RunStore, api_key: ApiKey, lease: Lease) -> list[o
         store.record_heartbeat(process="w", kind="worker"),
         store.list_heartbeats(),
         store.get_totals(),
+        store.list_call_limits(),
         return_exceptions=True,
     )
 

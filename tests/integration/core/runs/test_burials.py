@@ -10,8 +10,9 @@ from services.core.errors import LeaseLostError
 from services.core.runs.models import ApiKey, Checkpoint, DueHint, Lease, Run
 from services.core.runs.states import RunState
 from services.core.runs.store import RunStore
+from services.core.runs.sweeps import SUSPECT_LAPSES
 from tests.integration.conftest import StoreFactory
-from tests.integration.core.runs.pieces import COST, SHAPES, USAGE, accept, claim
+from tests.integration.core.runs.pieces import SHAPES, accept, claim
 
 
 async def standing(store: RunStore, api_key: ApiKey, run: Run) -> tuple[RunState, int, int]:
@@ -73,15 +74,15 @@ async def test_an_innocent_run_is_never_counted_out(store: RunStore, api_key: Ap
 async def test_a_suspect_alone_pays_even_if_nobody_saw_it(store: RunStore, api_key: ApiKey) -> None:
     """Whoever had the process to itself is the only one that it can have died of."""
     run = await accept(store, api_key)
-    for _ in range(3):
+    for _ in range(SUSPECT_LAPSES):
         await claim(store)
         await store.bury_process("w1", culprit=None)
-    assert await standing(store, api_key, run) == (RunState.QUEUED, 0, 3)
+    assert await standing(store, api_key, run) == (RunState.QUEUED, 0, SUSPECT_LAPSES)
     assert await store.claim_isolated_run(run.id, owner="i1", shapes=SHAPES)
 
     assert await store.bury_process("i1", culprit=None) == 1
 
-    assert await standing(store, api_key, run) == (RunState.QUEUED, 1, 3)
+    assert await standing(store, api_key, run) == (RunState.QUEUED, 1, SUSPECT_LAPSES)
 
 
 async def test_the_runs_of_others_are_left_alone(store: RunStore, api_key: ApiKey) -> None:
@@ -123,7 +124,7 @@ async def test_sweeps_burials_and_renewals_at_once(
     await asyncio.sleep(0.3)
 
     async def write(lease: Lease) -> None:
-        await stores[3].record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST))
+        await stores[3].record_checkpoint(lease, Checkpoint("parse", {}))
 
     taking_back = asyncio.gather(
         stores[0].requeue_lapsed_runs(limit=300),

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
 
 import pytest
 from sqlalchemy import text
@@ -17,17 +16,16 @@ from services.core.runs.models import ApiKey, Checkpoint, Lease, Run
 from services.core.runs.statements import START_STEPS
 from services.core.runs.states import FINAL_EVENTS, EventType, RunState, StepState
 from services.core.runs.store import RunStore
-from services.core.usage import Usage
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import (
     COST,
     SHAPES,
     STEPS,
-    USAGE,
     accept,
     claim,
     events_of,
     new_run,
+    pay,
 )
 
 
@@ -201,7 +199,8 @@ async def test_whole_lives_at_once_while_leases_are_renewed(
     async def execute(store: RunStore, lease: Lease) -> None:
         for step in STEPS:
             await store.start_step(lease, step)
-            await store.record_checkpoint(lease, Checkpoint(step, {}, USAGE, COST))
+            await pay(store, lease, step)
+            await store.record_checkpoint(lease, Checkpoint(step, {}))
         await store.finish_run(lease, {})
 
     async def work(store: RunStore) -> None:
@@ -237,9 +236,7 @@ async def test_a_run_ends_once_when_all_want_to_end_it(
 
         results = await asyncio.gather(
             store.finish_run(lease, {}),
-            store.retry_run(
-                lease, step="parse", error="x", delay_s=60, usage=Usage(), cost_usd=Decimal(0)
-            ),
+            store.retry_run(lease, step="parse", error="x", delay_s=60),
             store.release_run(lease),
             other.cancel_run(api_key.id, run.id),
             return_exceptions=True,
@@ -302,7 +299,7 @@ async def test_a_step_that_is_just_being_started_is_stopped_too(
     run = await accept(store, api_key)
     lease = await claim(store)
     await store.start_step(lease, "parse")
-    await store.record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST))
+    await store.record_checkpoint(lease, Checkpoint("parse", {}))
     items = encode_json([{"run_id": run.id, "fence": lease.fence, "step": "research"}])
     engine = create_engine(fresh_database)
 

@@ -10,9 +10,7 @@ from services.core.runs.states import EventType, FailureReason, RunState
 from services.core.runs.store import RunStore
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import (
-    COST,
     SHAPES,
-    USAGE,
     accept,
     claim,
     events_of,
@@ -49,11 +47,9 @@ async def test_a_run_that_waits_beyond_its_deadline_fails(store: RunStore, api_k
     run = await accept(store, api_key)
     lease = await claim(store)
     await store.start_step(lease, "parse")
-    await store.record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST))
+    await store.record_checkpoint(lease, Checkpoint("parse", {}))
     await store.start_step(lease, "research")
-    await store.retry_run(
-        lease, step="research", error="503", delay_s=0, usage=USAGE, cost_usd=COST
-    )
+    await store.retry_run(lease, step="research", error="503", delay_s=0)
     await asyncio.sleep(0.3)
 
     assert await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES) == []

@@ -1,7 +1,6 @@
 """Lists, pages, keys and numbers."""
 
 import asyncio
-from decimal import Decimal
 
 import pytest
 from uuid_utils.compat import uuid7
@@ -11,8 +10,7 @@ from services.core.runs.key_records import KeyPrefixTakenError
 from services.core.runs.models import ApiKey, Checkpoint, Email, Failure, NewEmail, Run
 from services.core.runs.states import FailureReason, RunState
 from services.core.runs.store import RunStore
-from services.core.usage import Usage
-from tests.integration.core.runs.pieces import COST, SHAPES, USAGE, accept, claim
+from tests.integration.core.runs.pieces import COST, SHAPES, USAGE, accept, claim, pay
 
 
 async def test_runs_come_newest_first_in_pages(store: RunStore, api_key: ApiKey) -> None:
@@ -140,10 +138,11 @@ async def test_totals_add_up(store: RunStore, api_key: ApiKey) -> None:
         await accept(store, api_key)
         lease = await claim(store)
         await store.start_step(lease, "parse")
-        await store.record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST))
+        await pay(store, lease, "parse")
+        await store.record_checkpoint(lease, Checkpoint("parse", {}))
     failure = Failure(FailureReason.PERMANENT, "research", "no", 1)
     await store.start_step(lease, "research")
-    await store.fail_run(lease, failure, usage=Usage(), cost_usd=Decimal(0))
+    await store.fail_run(lease, failure)
     await accept(store, api_key)
 
     totals, same = await asyncio.gather(store.get_totals(), store.get_totals())

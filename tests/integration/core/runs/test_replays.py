@@ -1,7 +1,6 @@
 """An ended run is executed again: the same run, a new attempt, the past one kept."""
 
 import asyncio
-from decimal import Decimal
 
 import pytest
 
@@ -16,16 +15,15 @@ from services.core.errors import (
 from services.core.runs.models import ApiKey, Checkpoint, DueHint, Failure, Run, shape_of
 from services.core.runs.states import EventType, FailureReason, RunState, StepState
 from services.core.runs.store import RunStore
-from services.core.usage import Usage
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import (
     COST,
     SHAPES,
     STEPS,
-    USAGE,
     accept,
     claim,
     events_of,
+    pay,
     run_sql,
 )
 
@@ -37,10 +35,12 @@ async def fail(store: RunStore, *, done: tuple[str, ...] = ("parse",)) -> None:
     lease = await claim(store)
     for step in done:
         await store.start_step(lease, step)
-        await store.record_checkpoint(lease, Checkpoint(step, {"of": step}, USAGE, COST))
+        await pay(store, lease, step)
+        await store.record_checkpoint(lease, Checkpoint(step, {"of": step}))
     if going_on := [step for step in STEPS if step not in done]:
         await store.start_step(lease, going_on[0])
-    await store.fail_run(lease, FAILURE, usage=USAGE, cost_usd=COST)
+        await pay(store, lease, going_on[0])
+    await store.fail_run(lease, FAILURE)
 
 
 async def replay(
@@ -103,7 +103,7 @@ async def test_the_next_holder_goes_on_where_the_replay_begins(
     assert types.count(EventType.RUN_STARTED) == 2
     assert types[-3:] == [EventType.RUN_QUEUED, EventType.RUN_STARTED, EventType.STEP_STARTED]
     for step in ("research", "compose"):
-        await store.record_checkpoint(lease, Checkpoint(step, {"of": step}, USAGE, COST))
+        await store.record_checkpoint(lease, Checkpoint(step, {"of": step}))
     await store.finish_run(lease, {"o": 1})
     assert (await store.get_run(api_key.id, run.id)).state is RunState.SUCCEEDED
 
@@ -328,9 +328,9 @@ async def failed_run(
     lease = await claim(store)
     if step:
         await store.start_step(lease, step)
-        await store.record_checkpoint(lease, Checkpoint(step, {}, USAGE, COST))
+        await store.record_checkpoint(lease, Checkpoint(step, {}))
     failure = Failure(reason, None, "m", 1)
-    await store.fail_run(lease, failure, usage=Usage(), cost_usd=Decimal(0))
+    await store.fail_run(lease, failure)
     return run
 
 

@@ -1,6 +1,7 @@
 """A worker gets what it can execute, and no index is left unused for that."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy import TextClause, text
 
 from config.postgres import PostgresSettings
 from services.core.db import create_engine
-from services.core.runs.claims import CLAIM_DUE_RUNS
+from services.core.runs.claim_statements import BEGIN_CLAIM, CLAIM_DUE_RUNS
 from services.core.runs.models import ApiKey, shape_of
 from services.core.runs.states import RunState
 from services.core.runs.store import RunStore
@@ -90,12 +91,20 @@ async def test_totals_tell_of_runs_that_nobody_can_execute(
 
 
 async def explain(
-    database: PostgresSettings, statement: TextClause, parameters: dict[str, Any]
+    database: PostgresSettings,
+    statement: TextClause,
+    parameters: dict[str, Any],
+    *,
+    after: TextClause | None = None,
+    options: str = "VERBOSE FALSE",
 ) -> str:
-    """PostgreSQL's plan of a statement."""
+    """PostgreSQL's plan of a statement, within a transaction that begins with another."""
     engine = create_engine(database)
     async with engine.connect() as connection:
-        rows = await connection.execute(text(f"EXPLAIN {statement}"), parameters)
+        if after is not None:
+            await connection.execute(after)
+        # Nothing is committed.
+        rows = await connection.execute(text(f"EXPLAIN ({options}) {statement}"), parameters)
         plan = "\n".join(rows.scalars())
     await engine.dispose()
     return plan
@@ -118,15 +127,62 @@ async def deep_queue(fresh_database: PostgresSettings, api_key: ApiKey) -> Postg
 
 
 async def test_a_deep_queue_is_read_by_its_indexes(deep_queue: PostgresSettings) -> None:
-    """Claims go along runs_due, and deadlines along theirs, without sorting or reading it all."""
-    claiming = {"up_to": 100, "owner": "w", "ttl_s": 30, "run_timeout_s": 60}
-    claim_plan = await explain(deep_queue, CLAIM_DUE_RUNS, {**claiming, "shapes": ["p:1", "p:2"]})
+    """Deadlines go along their index, without sorting or reading it all."""
     sweeping = {"up_to": 500, "max_crashes": 3, "ttl_s": 30, "gap_s": 15}
-    sweep_plan = await explain(deep_queue, REQUEUE_LAPSED_RUNS, sweeping)
+    plan = await explain(deep_queue, REQUEUE_LAPSED_RUNS, sweeping)
 
-    due = claim_plan.partition("CTE due")[2].partition("CTE ")[0]
-    overdue = sweep_plan.partition("CTE overdue")[2].partition("CTE ")[0]
-    assert "Index Scan using runs_due" in due
-    assert "Sort" not in due
+    overdue = plan.partition("CTE overdue")[2].partition("CTE ")[0]
     assert "Index Scan using runs_deadlines" in overdue
-    assert "Seq Scan on runs" not in claim_plan + sweep_plan
+    assert "Seq Scan on runs" not in plan
+
+
+CLAIMING = {
+    "up_to": 100,
+    "choose": 210,
+    "max_running": "{}",
+    "owner": "w",
+    "ttl_s": 30,
+    "run_timeout_s": 60,
+}
+
+
+@pytest.mark.parametrize("depth", ["empty", "deep"])
+async def test_a_claim_jumps_from_key_to_key(
+    fresh_database: PostgresSettings, api_key: ApiKey, depth: str
+) -> None:
+    """By its indexes, even if the table was still empty when the plan was made."""
+    assert api_key
+    if depth == "deep":
+        await run_sql(fresh_database, FILL, "ANALYZE runs")
+    parameters = {**CLAIMING, "shapes": ["p:1", "p:2"]}
+
+    plan = await explain(fresh_database, CLAIM_DUE_RUNS, parameters, after=BEGIN_CLAIM)
+
+    scans = [line.partition("->")[2].split() for line in plan.splitlines() if " on runs" in line]
+    used = {scan[scan.index("using") + 1] for scan in scans if "using" in scan}
+    assert "Seq Scan on runs" not in plan
+    assert "Bitmap" not in plan
+    assert {"runs_due_by_key", "runs_running_by_key", "runs_pkey"} == used
+
+
+async def test_a_claim_reads_no_more_of_a_deep_queue(
+    fresh_database: PostgresSettings, api_key: ApiKey
+) -> None:
+    """A hundred times the backlog, and as many pages to read: those of what it takes."""
+    assert api_key
+    pages = []
+    for depth in ("1000", "100000"):
+        await run_sql(
+            fresh_database, "TRUNCATE runs CASCADE", FILL.replace("100000", depth), "ANALYZE runs"
+        )
+        parameters = {**CLAIMING, "shapes": ["p:1", "p:2"]}
+        plan = await explain(
+            fresh_database,
+            CLAIM_DUE_RUNS,
+            parameters,
+            after=BEGIN_CLAIM,
+            options="ANALYZE, BUFFERS",
+        )
+        pages += [int(count) for count in re.findall(r"Buffers: shared hit=(\d+)", plan)[:1]]
+
+    assert pages[1] < 1.5 * pages[0]

@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -28,7 +29,16 @@ from services.core.errors import (
     RunNotCancellableError,
     RunNotReplayableError,
 )
-from services.core.runs.models import ApiKey, Checkpoint, Failure, Lease, NewRun, shape_of
+from services.core.runs.models import (
+    ApiKey,
+    CallOpening,
+    Checkpoint,
+    Failure,
+    Forgotten,
+    Lease,
+    NewRun,
+    shape_of,
+)
 from services.core.runs.states import (
     FINAL_STATES,
     NEXT_STATE,
@@ -39,13 +49,17 @@ from services.core.runs.states import (
     Transition,
 )
 from services.core.runs.store import RunStore
+from services.core.runs.sweeps import SUSPECT_LAPSES
 from services.core.usage import Usage
+from tests.integration.core.runs.pieces import opening, settle
 
 Result = TypeVar("Result")
 STEPS = ("one", "two")
 SHAPES = (shape_of("p", STEPS),)
 USAGE = Usage(input_tokens=1)
 COST = Decimal("0.1")
+WORST = Decimal("0.3")
+ANSWER = {"said": "yes"}
 MAX_CRASHES = 2
 RUN_TIMEOUT_S = 3600
 LEASE_TTL_S = 0.001  # every lease has lapsed by the time that somebody sweeps
@@ -60,6 +74,8 @@ class ModelStep:
     failures: int = 0
     output: dict[str, Any] | None = None
     paid: int = 0
+    call: str | None = None
+    """What became of its one question: open, answered, failed; None if it is not in the record."""
 
 
 @dataclass
@@ -78,6 +94,9 @@ class ModelRun:
     attempts: int = 0
     is_due: bool = True
     paid: int = 0
+    reserved: int = 0
+    doubtful: int = 0
+    """Calls, as all cost the same at worst."""
     steps: dict[str, ModelStep] = field(default_factory=lambda: {n: ModelStep() for n in STEPS})
     events: list[EventType] = field(default_factory=lambda: [EventType.RUN_QUEUED])
 
@@ -102,7 +121,7 @@ class ModelRun:
         """The process is dead; whose fault was it?"""
         self.crashes += is_charged
         self.lapses += is_shared
-        self.is_isolated = self.is_isolated or is_charged or self.lapses >= 3
+        self.is_isolated = self.is_isolated or is_charged or self.lapses >= SUSPECT_LAPSES
         self.is_due = True
         if is_charged and self.crashes >= MAX_CRASHES:
             self.end_badly(Transition.CRASH_OUT, FailureReason.CRASHED)
@@ -119,7 +138,7 @@ class ModelRun:
         self.events.append(EventType.RUN_FAILED)
         self.stop_steps(StepState.FAILED)
 
-    def begin_again(self, start: int) -> None:
+    def begin_again(self, start: int, *, forgets: bool) -> None:
         """A replay: the same run, a new attempt."""
         self.go(Transition.REPLAY)
         self.replays += 1
@@ -130,6 +149,17 @@ class ModelRun:
         for name in STEPS[start:]:
             step = self.steps[name]
             step.state, step.failures, step.output = StepState.PENDING, 0, None
+            self.forget_call(name, only_failed=not forgets)
+
+    def forget_call(self, name: str, *, only_failed: bool = False) -> None:
+        """A step's question is not in the record any more; nobody will see the end of an open call."""
+        step = self.steps[name]
+        if only_failed and step.call != "failed":
+            return
+        if step.call == "open":
+            self.reserved -= 1
+            self.doubtful += 1
+        step.call = None
 
     def runs_another(self, step: str) -> bool:
         """Whether another step is running."""
@@ -148,6 +178,18 @@ OWNERS = st.sampled_from(["w1", "w2"])
 RUN_IDS = st.runner().flatmap(lambda machine: st.sampled_from(list(machine.model)))
 # Mostly leases that hold, and some of those that were lost.
 LEASES = st.runner().flatmap(lambda machine: st.sampled_from(machine.held() * 3 + machine.leases))
+
+CALLS = st.runner().flatmap(lambda machine: st.sampled_from(machine.calls))
+
+
+@dataclass
+class PlacedCall:
+    """A call that a step has made."""
+
+    lease: Lease
+    opening: CallOpening
+    reservation: UUID
+    is_settled: bool = False
 
 
 class RecordMachine(RuleBasedStateMachine):
@@ -169,6 +211,7 @@ class RecordMachine(RuleBasedStateMachine):
         )
         self.model: dict[UUID, ModelRun] = {}
         self.leases: list[Lease] = []
+        self.calls: list[PlacedCall] = []
         self.by_idempotency_key: dict[str, tuple[bytes, UUID]] = {}
 
     def teardown(self) -> None:
@@ -211,6 +254,8 @@ class RecordMachine(RuleBasedStateMachine):
         assert expected.reason == (run.failure.reason if run.failure else None)
         assert Usage(input_tokens=expected.paid) == run.usage
         assert expected.paid * COST == run.cost_usd
+        assert expected.reserved * WORST == run.reserved_usd
+        assert expected.doubtful * WORST == run.doubtful_usd
         assert (run.finished_at is not None) == (expected.state in FINAL_STATES)
         for step in run.steps:
             wanted = expected.steps[step.name]
@@ -314,6 +359,8 @@ class RecordMachine(RuleBasedStateMachine):
         done = {n: s.output for n, s in run.steps.items() if s.state is StepState.SUCCEEDED}
         assert done == lease.checkpoints
         assert {n: s.failures for n, s in run.steps.items()} == lease.step_attempts
+        calls = {n: s.call for n, s in run.steps.items() if s.call is not None}
+        assert calls == {call.step: call.state for call in lease.calls}
 
     @rule(lease=LEASES, step=st.sampled_from(STEPS))
     def start_step(self, lease: Lease, step: str) -> None:
@@ -338,14 +385,13 @@ class RecordMachine(RuleBasedStateMachine):
         """A step is done, perhaps told twice, with another output."""
         run = self.model[lease.run_id]
         for number in numbers:
-            checkpoint = Checkpoint(step, {"n": number}, USAGE, COST)
+            checkpoint = Checkpoint(step, {"n": number})
             is_first = run.steps[step].state is not StepState.SUCCEEDED
             if self.fenced(lease, self.store.record_checkpoint(lease, checkpoint)) and is_first:
                 run.lapses = 0
                 run.steps[step].state = StepState.SUCCEEDED
                 run.steps[step].output = checkpoint.output
-                run.steps[step].paid += 1
-                run.paid += 1
+                run.forget_call(step)
                 run.events.append(EventType.STEP_SUCCEEDED)
 
     @rule(lease=LEASES)
@@ -355,25 +401,106 @@ class RecordMachine(RuleBasedStateMachine):
             self.model[lease.run_id].go(Transition.FINISH)
             self.model[lease.run_id].events.append(EventType.RUN_SUCCEEDED)
 
+    @rule(lease=LEASES, step=st.sampled_from(STEPS))
+    def open_call(self, lease: Lease, step: str) -> None:
+        """A step is about to ask Claude its one question, perhaps again."""
+        run = self.model[lease.run_id]
+        if run.holds(lease) and run.steps[step].state is StepState.SUCCEEDED:
+            return
+        call = opening(step, worst_usd=WORST)
+        opening_it = self.store.open_call(lease, call)
+        if not run.holds(lease):
+            assert not self.fenced(lease, opening_it)
+            return
+        opened = self.do(opening_it)
+        if run.steps[step].call == "answered":
+            assert opened.answer == ANSWER
+            return
+        run.forget_call(step)
+        run.steps[step].call = "open"
+        run.reserved += 1
+        self.calls.append(PlacedCall(lease, call, opened.reservation))
+
+    @precondition(lambda machine: machine.calls)
+    @rule(call=CALLS, is_failed=st.booleans())
+    def settle_call(self, call: "PlacedCall", is_failed: bool) -> None:  # noqa: FBT001 - drawn
+        """Claude's answer comes, or comes again, whoever holds the run by now."""
+        usual = {"answer": None if is_failed else ANSWER, "usage": USAGE, "cost_usd": COST}
+        settling = settle(
+            self.store, call.lease, call.opening, call.reservation, is_failed=is_failed, **usual
+        )
+        self.do(settling)
+        if call.is_settled:
+            return
+        call.is_settled = True
+        run = self.model[call.lease.run_id]
+        step = run.steps[call.opening.step]
+        run.paid += 1
+        step.paid += 1
+        if step.call == "open" and self.newest_call(call) is call:
+            run.reserved -= 1
+            step.call = "failed" if is_failed else "answered"
+        else:
+            run.doubtful -= 1
+
+    def newest_call(self, call: "PlacedCall") -> "PlacedCall":
+        """The last call of the same step."""
+        name = (call.lease.run_id, call.opening.step)
+        same = [c for c in self.calls if (c.lease.run_id, c.opening.step) == name]
+        return same[-1]
+
     @rule(lease=LEASES, step=st.sampled_from(STEPS), is_due=st.booleans())
-    def retry(self, lease: Lease, step: str, is_due: bool) -> None:  # noqa: FBT001 - drawn
+    def park(self, lease: Lease, step: str, is_due: bool) -> None:  # noqa: FBT001 - drawn
+        """A step cannot ask Claude for now, which is no try."""
+        run = self.model[lease.run_id]
+        if run.holds(lease) and run.steps[step].state is not StepState.RUNNING:
+            return
+        parking = self.store.park_run(
+            lease, step=step, wait_s=0 if is_due else 3600, reason="rate_limit"
+        )
+        if self.fenced(lease, parking):
+            run.go(Transition.PARK)
+            run.is_due = is_due
+            run.steps[step].state = StepState.PENDING
+            run.steps[step].attempts -= 1
+            run.events.append(EventType.STEP_WAITING)
+
+    @rule(
+        lease=LEASES,
+        step=st.sampled_from(STEPS),
+        is_due=st.booleans(),
+        is_counted=st.booleans(),
+        forgotten=st.sampled_from([(), (opening().question,), None]),
+    )
+    def retry(
+        self,
+        lease: Lease,
+        step: str,
+        is_due: bool,  # noqa: FBT001 - drawn
+        is_counted: bool,  # noqa: FBT001 - drawn
+        forgotten: Forgotten,
+    ) -> None:
         """A try fails, and there will be another, now or much later."""
         run = self.model[lease.run_id]
         if run.holds(lease) and run.runs_another(step):
             return
         delay_s = 0 if is_due else 3600
         retrying = self.store.retry_run(
-            lease, step=step, error="e", delay_s=delay_s, usage=USAGE, cost_usd=COST
+            lease,
+            step=step,
+            error="e",
+            delay_s=delay_s,
+            is_counted=is_counted,
+            forgotten=forgotten,
         )
         if self.fenced(lease, retrying):
             run.go(Transition.RETRY)
             run.is_due = is_due
-            run.paid += 1
             run.events.append(EventType.STEP_RETRYING)
+            run.forget_call(step, only_failed=forgotten == ())
             if run.steps[step].state is not StepState.SUCCEEDED:
                 run.steps[step].state = StepState.PENDING
-                run.steps[step].failures += 1
-                run.steps[step].paid += 1
+                run.steps[step].failures += is_counted
 
     @rule(lease=LEASES, is_due=st.booleans())
     def release(self, lease: Lease, is_due: bool) -> None:  # noqa: FBT001 - drawn
@@ -389,16 +516,12 @@ class RecordMachine(RuleBasedStateMachine):
     def fail(self, lease: Lease) -> None:
         """A run cannot go on."""
         failure = Failure(FailureReason.PERMANENT, None, "m", 1)
-        failing = self.store.fail_run(lease, failure, usage=USAGE, cost_usd=COST)
+        failing = self.store.fail_run(lease, failure)
         if self.fenced(lease, failing):
             run = self.model[lease.run_id]
             run.go(Transition.FAIL)
             run.reason = failure.reason
-            run.paid += 1
             run.events.append(EventType.RUN_FAILED)
-            for step in run.steps.values():
-                if step.state is StepState.RUNNING:
-                    step.paid += 1
             run.stop_steps(StepState.FAILED)
 
     @rule(run_id=RUN_IDS)
@@ -485,7 +608,7 @@ class RecordMachine(RuleBasedStateMachine):
                 self.do(replaying)
         else:
             self.do(replaying)
-            run.begin_again(start)
+            run.begin_again(start, forgets=from_step is not None or has_input)
 
     @rule(held=st.lists(LEASES, max_size=4))
     def renew(self, held: list[Lease]) -> None:

@@ -17,7 +17,6 @@ from services.core.errors import (
 from services.core.runs.models import ApiKey, Checkpoint, Failure, NewEmail
 from services.core.runs.states import EventType, FailureReason, RunState, StepState
 from services.core.runs.store import RunStore
-from services.core.usage import Usage
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import (
     COST,
@@ -28,6 +27,7 @@ from tests.integration.core.runs.pieces import (
     claim,
     events_of,
     new_run,
+    pay,
 )
 
 
@@ -49,7 +49,8 @@ async def test_a_run_goes_from_acceptance_to_success(store: RunStore, api_key: A
     lease = await claim(store)
     for name in STEPS:
         assert await store.start_step(lease, name) == 1
-        await store.record_checkpoint(lease, Checkpoint(name, {"of": name}, USAGE, COST))
+        await pay(store, lease, name)
+        await store.record_checkpoint(lease, Checkpoint(name, {"of": name}))
     email = NewEmail(uuid7(), "research", "Hello", "Dear Ada", {"campaign": "spring"})
     await store.finish_run(lease, {"subject": "Hello"}, email)
 
@@ -76,11 +77,9 @@ async def test_a_lease_carries_all_that_executing_needs(store: RunStore, api_key
     run = await accept(store, api_key)
     first = await claim(store)
     await store.start_step(first, "parse")
-    await store.record_checkpoint(first, Checkpoint("parse", {"found": [1]}, USAGE, COST))
+    await store.record_checkpoint(first, Checkpoint("parse", {"found": [1]}))
     await store.start_step(first, "research")
-    await store.retry_run(
-        first, step="research", error="503", delay_s=0, usage=USAGE, cost_usd=COST
-    )
+    await store.retry_run(first, step="research", error="503", delay_s=0)
     second = await claim(store)
     await store.start_step(second, "research")
     await store.release_run(second)
@@ -102,9 +101,8 @@ async def test_a_retry_waits_and_keeps_what_the_try_cost(store: RunStore, api_ke
     run = await accept(store, api_key)
     lease = await claim(store)
     await store.start_step(lease, "parse")
-    await store.retry_run(
-        lease, step="parse", error="overloaded", delay_s=60, usage=USAGE, cost_usd=COST
-    )
+    await pay(store, lease, "parse")
+    await store.retry_run(lease, step="parse", error="overloaded", delay_s=60)
 
     waiting = await store.get_run(api_key.id, run.id)
     told = (await events_of(store, run))[-1]
@@ -126,8 +124,9 @@ async def test_a_failed_run_says_why(store: RunStore, api_key: ApiKey) -> None:
     run = await accept(store, api_key)
     lease = await claim(store)
     await store.start_step(lease, "parse")
+    await pay(store, lease, "parse")
     failure = Failure(FailureReason.PERMANENT, "parse", "no placeholders", 1)
-    await store.fail_run(lease, failure, usage=USAGE, cost_usd=COST)
+    await store.fail_run(lease, failure)
 
     failed = await store.get_run(api_key.id, run.id)
     told = (await events_of(store, run))[-1]
@@ -146,7 +145,7 @@ async def test_a_failure_without_a_step_fails_the_one_that_runs(
     lease = await claim(store)
     await store.start_step(lease, "parse")
     failure = Failure(FailureReason.TIMED_OUT, None, "too slow", 1)
-    await store.fail_run(lease, failure, usage=Usage(), cost_usd=Decimal(0))
+    await store.fail_run(lease, failure)
 
     failed = await store.get_run(api_key.id, run.id)
     assert [step.state for step in failed.steps] == ["failed", "pending", "pending"]
@@ -157,8 +156,9 @@ async def test_a_checkpoint_is_written_once(store: RunStore, api_key: ApiKey) ->
     run = await accept(store, api_key)
     lease = await claim(store)
     await store.start_step(lease, "parse")
-    await store.record_checkpoint(lease, Checkpoint("parse", {"n": 1}, USAGE, COST))
-    await store.record_checkpoint(lease, Checkpoint("parse", {"n": 2}, USAGE, COST))
+    await pay(store, lease, "parse")
+    await store.record_checkpoint(lease, Checkpoint("parse", {"n": 1}))
+    await store.record_checkpoint(lease, Checkpoint("parse", {"n": 2}))
 
     running = await store.get_run(api_key.id, run.id)
     assert running.steps[0].output == {"n": 1}
@@ -176,7 +176,7 @@ async def test_an_unknown_step_is_refused(store: RunStore, api_key: ApiKey) -> N
     with pytest.raises(ValueError, match="no step 'typo'"):
         await store.start_step(lease, "typo")
     with pytest.raises(ValueError, match="no step 'typo'"):
-        await store.record_checkpoint(lease, Checkpoint("typo", {}, USAGE, COST))
+        await store.record_checkpoint(lease, Checkpoint("typo", {}))
 
 
 async def test_what_jsonb_cannot_hold_is_stored_all_the_same(
@@ -187,8 +187,8 @@ async def test_what_jsonb_cannot_hold_is_stored_all_the_same(
     run = await accept(store, api_key, input={"odd\0": odd}, metadata={"odd": odd})
     lease = await claim(store)
     await store.start_step(lease, "parse")
-    await store.record_checkpoint(lease, Checkpoint("parse", {"odd": odd}, USAGE, COST))
-    await store.retry_run(lease, step="parse", error=odd, delay_s=0, usage=USAGE, cost_usd=COST)
+    await store.record_checkpoint(lease, Checkpoint("parse", {"odd": odd}))
+    await store.retry_run(lease, step="parse", error=odd, delay_s=0)
     lease = await claim(store)
     email = NewEmail(uuid7(), "book", odd, odd, {"odd": odd})
     await store.finish_run(lease, {"odd": odd}, email)
@@ -275,7 +275,7 @@ async def test_a_cancelled_run_fences_its_holder_out(store: RunStore, api_key: A
     assert cancelled.steps[0].state is StepState.FAILED
     assert await store.renew_leases([lease]) == set()
     with pytest.raises(LeaseLostError):
-        await store.record_checkpoint(lease, Checkpoint("parse", {}, USAGE, COST))
+        await store.record_checkpoint(lease, Checkpoint("parse", {}))
     with pytest.raises(LeaseLostError):
         await store.finish_run(lease, {})
     assert cancelled == await store.get_run(api_key.id, run.id)

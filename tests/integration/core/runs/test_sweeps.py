@@ -9,8 +9,16 @@ from services.core.errors import LeaseLostError
 from services.core.runs.models import ApiKey, Checkpoint, DueHint, Failure, Lease, Run
 from services.core.runs.states import EventType, FailureReason, RunState
 from services.core.runs.store import RunStore
+from services.core.runs.sweeps import SUSPECT_LAPSES
 from tests.integration.conftest import StoreFactory
-from tests.integration.core.runs.pieces import COST, SHAPES, STEPS, USAGE, accept, claim, events_of
+from tests.integration.core.runs.pieces import (
+    SHAPES,
+    STEPS,
+    accept,
+    claim,
+    events_of,
+    opening,
+)
 
 TTL_S = 0.05
 
@@ -39,7 +47,7 @@ async def test_a_lapsed_run_goes_on_among_others(store: RunStore, api_key: ApiKe
     run = await accept(store, api_key)
     lost = await claim(store)
     await store.start_step(lost, "parse")
-    await store.record_checkpoint(lost, Checkpoint("parse", {"n": 1}, USAGE, COST))
+    await store.record_checkpoint(lost, Checkpoint("parse", {"n": 1}))
     await store.start_step(lost, "research")
 
     assert await lapse(store) == 1
@@ -55,16 +63,16 @@ async def test_a_lapsed_run_goes_on_among_others(store: RunStore, api_key: ApiKe
     assert lease.step_attempts["research"] == 0  # a lapse is no failed try
 
 
-async def test_the_third_lapse_in_a_row_makes_a_suspect(store: RunStore, api_key: ApiKey) -> None:
-    """A run that lapses three times without coming on goes on alone, and that is not yet a crash."""
+async def test_too_many_lapses_in_a_row_make_a_suspect(store: RunStore, api_key: ApiKey) -> None:
+    """A run that lapses again and again without coming on goes on alone, and that is not yet a crash."""
     run = await accept(store, api_key)
-    for _ in range(3):
+    for _ in range(SUSPECT_LAPSES):
         assert await store.claim_isolated_run(run.id, owner="i1", shapes=SHAPES) is None
         await claim(store)
         assert await lapse(store) == 1
 
     suspect = await store.get_run(api_key.id, run.id)
-    assert (suspect.crashes, suspect.lapses) == (0, 3)
+    assert (suspect.crashes, suspect.lapses) == (0, SUSPECT_LAPSES)
     assert await store.claim_due_runs(owner="w1", limit=10, shapes=SHAPES) == []
     assert await store.take_due_hints() == [DueHint(run.id, is_isolated=True)]
     await claim_alone(store, run)
@@ -74,7 +82,7 @@ async def test_the_third_lapse_in_a_row_makes_a_suspect(store: RunStore, api_key
 async def test_a_suspect_that_came_on_alone_is_cleared(store: RunStore, api_key: ApiKey) -> None:
     """Its worker says so; one that only stops gives the suspect back as a suspect."""
     run = await accept(store, api_key)
-    for _ in range(3):
+    for _ in range(SUSPECT_LAPSES):
         await claim(store)
         await lapse(store)
     await store.release_run(await claim_alone(store, run))
@@ -101,7 +109,7 @@ async def test_a_checkpoint_clears_a_run_of_suspicion(store: RunStore, api_key: 
     for step in STEPS:
         lease = await claim(store)
         await store.start_step(lease, step)
-        await store.record_checkpoint(lease, Checkpoint(step, {}, USAGE, COST))
+        await store.record_checkpoint(lease, Checkpoint(step, {}))
         assert (await store.get_run(api_key.id, run.id)).lapses == 0
         await lapse(store)
 
@@ -121,11 +129,13 @@ async def test_a_zombie_writes_nothing(store: RunStore, api_key: ApiKey) -> None
 
     for attempt in (
         store.start_step(zombie, "parse"),
-        store.record_checkpoint(zombie, Checkpoint("parse", {}, USAGE, COST)),
+        store.record_checkpoint(zombie, Checkpoint("parse", {})),
         store.finish_run(zombie, {}),
-        store.retry_run(zombie, step="parse", error="x", delay_s=0, usage=USAGE, cost_usd=COST),
+        store.retry_run(zombie, step="parse", error="x", delay_s=0),
+        store.park_run(zombie, step="parse", wait_s=0, reason="budget"),
+        store.open_call(zombie, opening()),
         store.release_run(zombie),
-        store.fail_run(zombie, failure, usage=USAGE, cost_usd=COST),
+        store.fail_run(zombie, failure),
     ):
         with pytest.raises(LeaseLostError):
             await attempt

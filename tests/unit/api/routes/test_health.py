@@ -13,6 +13,7 @@ from config.environment import Environment
 from services.api import checks
 from services.api.app import create_app
 from services.api.dependencies import Dependencies
+from services.core.runs.call_limits import BreakerState, CallLimits
 from services.core.runs.models import Heartbeat
 from tests.fakes.run_store import InMemoryRunStore
 from tests.unit.api.conftest import FakeRedis, client_of, post_run
@@ -189,3 +190,39 @@ async def test_a_redis_that_takes_no_writes_degrades_health_in_plain_words(
 
     assert (health["status"], health["redis"]["status"]) == ("degraded", "full")
     assert words in health["redis"]["error"]
+
+
+async def test_health_shows_the_limits_that_the_workers_share(
+    stranger: httpx.AsyncClient, store: InMemoryRunStore
+) -> None:
+    """Who wonders why runs wait sees it there: a pause, a lowered rate, an open breaker."""
+    store.call_limits = [
+        CallLimits(
+            model="claude-sonnet-5-5",
+            requests_per_min=50,
+            input_tokens_per_min=None,
+            output_tokens_per_min=None,
+            requests_left=0,
+            input_tokens_left=None,
+            output_tokens_left=None,
+            rate_factor=0.5,
+            paused_for_s=7,
+            breaker=BreakerState.HALF_OPEN,
+            calls_in_flight=1,
+        )
+    ]
+
+    limits = (await stranger.get("/health")).json()["claude_limits"]
+
+    assert limits == [
+        {
+            "model": "claude-sonnet-5-5",
+            "requests_per_min": 50,
+            "input_tokens_per_min": None,
+            "output_tokens_per_min": None,
+            "rate_factor": 0.5,
+            "paused_for_s": 7,
+            "breaker": "half_open",
+            "calls_in_flight": 1,
+        }
+    ]

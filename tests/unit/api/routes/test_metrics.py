@@ -6,6 +6,7 @@ import httpx
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.core.runs.call_limits import BreakerState, CallLimits
 from services.core.runs.models import StepTotals
 from services.core.runs.states import EventType
 from services.core.usage import Usage
@@ -72,6 +73,7 @@ async def test_figures_of_the_record_are_read_from_the_record(
         key("claude_tokens_total", kind="output", **LABELS): 20,
         key("claude_tokens_total", kind="cache_read", **LABELS): 30,
         key("claude_tokens_total", kind="cache_creation", **LABELS): 40,
+        key("claude_cache_hit_ratio", **LABELS): 30 / 80,
         key("claude_cost_usd_total", **LABELS): 0.012345,
     }
     assert expected.items() <= samples.items()
@@ -125,3 +127,43 @@ async def test_openmetrics_is_given_to_those_who_ask(stranger: httpx.AsyncClient
 
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert list(openmetrics.text_string_to_metric_families(answer.text))
+
+
+LIMITS = CallLimits(
+    model="claude-sonnet-5-5",
+    requests_per_min=4000,
+    input_tokens_per_min=2_000_000,
+    output_tokens_per_min=None,
+    requests_left=12.5,
+    input_tokens_left=-3.0,
+    output_tokens_left=None,
+    rate_factor=0.5,
+    paused_for_s=1.5,
+    breaker=BreakerState.OPEN,
+    calls_in_flight=7,
+)
+
+
+async def test_limits_are_those_that_the_workers_share(
+    stranger: httpx.AsyncClient, store: InMemoryRunStore
+) -> None:
+    """By model; a limit that nobody knows yet is left out."""
+    store.call_limits = [LIMITS]
+
+    samples = await read_samples(stranger)
+
+    model = {"model": "claude-sonnet-5-5"}
+    expected = {
+        key("claude_limit", kind="requests", **model): 4000,
+        key("claude_limit", kind="input_tokens", **model): 2_000_000,
+        key("claude_limit_left", kind="requests", **model): 12.5,
+        key("claude_limit_left", kind="input_tokens", **model): -3,
+        key("claude_rate_factor", **model): 0.5,
+        key("claude_paused_seconds", **model): 1.5,
+        key("claude_calls_in_flight", **model): 7,
+        key("claude_breaker", penstock_claude_breaker="open", **model): 1,
+        key("claude_breaker", penstock_claude_breaker="closed", **model): 0,
+        key("claude_breaker", penstock_claude_breaker="half_open", **model): 0,
+    }
+    assert expected.items() <= samples.items()
+    assert key("claude_limit", kind="output_tokens", **model) not in samples

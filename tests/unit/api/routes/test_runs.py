@@ -10,7 +10,8 @@ from tests.unit.api.conftest import RecordingPublisher, post_run
 
 RUN_MEMBERS = {
     "id", "pipeline", "state", "input", "output", "failure", "metadata", "steps", "usage", "cost_usd",
-    "budget_usd", "replays", "created_at", "started_at", "finished_at", "next_at", "trace_id",
+    "budget_usd", "reserved_usd", "mode", "batch_id", "replays",
+    "created_at", "started_at", "finished_at", "next_at", "trace_id",
 }  # fmt: skip
 STEP_MEMBERS = {
     "name", "state", "attempts", "started_at", "finished_at", "usage", "cost_usd", "error",

@@ -1,6 +1,7 @@
 """A Messages API inside the test: what it is asked, and answers as they go over the wire."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,11 @@ def sse(*events: Event) -> bytes:
     return b"".join(
         f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
     )
+
+
+def answer(*pieces: str, **said: Any) -> bytes:
+    """A whole answer."""
+    return sse(*message_events(*pieces, **said))
 
 
 def message_events(
@@ -59,34 +65,37 @@ def message_events(
 
 @dataclass
 class MessagesApi:
-    """Gives one answer, again and again, and keeps what it was asked."""
+    """Gives its answers in turn and the last one again and again; keeps what it was asked."""
 
     body: bytes = field(default_factory=lambda: sse(*message_events('{"word": "yes"}')))
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = "text/event-stream"
+    before: list[bytes] = field(default_factory=list)
+    """Bodies to answer with first."""
     requests: list[httpx2.Request] = field(default_factory=list)
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         """Answer one request."""
         self.requests.append(request)
         headers = {"content-type": self.media_type, **self.headers}
-        return httpx2.Response(self.status, headers=headers, content=self.body)
+        body = self.before.pop(0) if self.before else self.body
+        return httpx2.Response(self.status, headers=headers, content=body)
 
     @property
     def asked(self) -> dict[str, Any]:
         """The last request's body."""
         return dict(json.loads(self.requests[-1].content))
 
-    def error(self, error_type: str, *, status: int, **details: str) -> None:
+    def error(self, error_type: str | None, *, status: int, **details: str) -> None:
         """Answer with an error from now on."""
         error = {"type": error_type, "message": "no", "details": details or None}
         self.status, self.media_type = status, "application/json"
         body = {"type": "error", "error": error, "request_id": "req_1"}
-        self.body = json.dumps(body).encode()
+        self.body = json.dumps(body).encode() if error_type else b"<html>"
 
 
-def claude_for(api: MessagesApi, **settings: Any) -> AnthropicClaude:
+def claude_for(api: Callable[[httpx2.Request], Any], **settings: Any) -> AnthropicClaude:
     """The client, asking the API inside the test."""
     http_client = httpx2.AsyncClient(transport=httpx2.MockTransport(api))
     defaults = {"api_key": "sk-ant-real", "simulator_url": None}

@@ -1,20 +1,27 @@
 """services.core.claude.anthropic_claude: one call, its answer, its errors, its price."""
 
+import asyncio
+from datetime import UTC, datetime
 from decimal import Decimal
 
+import httpx2
 import pytest
+import time_machine
 from pydantic import BaseModel
 
 from config.anthropic import AnthropicSettings
 from services.core.claude.anthropic_claude import AnthropicClaude
-from services.core.claude.protocol import ClaudeRequest
+from services.core.claude.protocol import CallEstimate, ClaudeRequest
 from services.core.errors import (
+    ClaudeError,
     ClaudeMalformedAnswerError,
     ClaudeNotConfiguredError,
     ClaudeOverloadedError,
+    ClaudeRateLimitedError,
     ClaudeRefusedError,
     ClaudeUnavailableError,
 )
+from services.core.rate_limits import SeenLimit, SeenLimits
 from services.core.usage import Usage
 from tests.unit.core.claude.messages_api import MessagesApi, claude_for, message_events, sse
 
@@ -37,7 +44,7 @@ async def test_ask_sends_the_request_as_the_api_wants_it():
     assert api.asked == {
         "model": "claude-haiku-5-5",
         "max_tokens": 50,
-        "system": "Be brief.",
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
         "messages": [{"role": "user", "content": "Hi"}],
         "metadata": {"user_id": "run-1"},
         "output_config": {
@@ -151,6 +158,7 @@ async def test_a_malformed_answer_is_accounted_but_not_quoted():
 
     assert caught.value.usage == Usage(100, 20)
     assert caught.value.cost_usd == Decimal("0.0004")
+    assert caught.value.is_cost_final is True
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__ is True
 
@@ -173,6 +181,7 @@ async def test_a_stream_that_ends_early_is_no_answer():
 
     assert caught.value.error_type == "cut"
     assert caught.value.usage == Usage(100, 1)
+    assert caught.value.is_cost_final is False
 
 
 @pytest.mark.parametrize(
@@ -201,6 +210,7 @@ async def test_an_overload_in_mid_stream_is_an_overload():
 
     assert caught.value.retry_after_s is None
     assert caught.value.usage == Usage(100, 1)
+    assert caught.value.is_cost_final is False
 
 
 async def test_ping_and_unknown_events_are_no_text():
@@ -211,3 +221,85 @@ async def test_ping_and_unknown_events_are_no_text():
     reply = await claude_for(api).ask(REQUEST, Word)
 
     assert reply.answer.word == "yes"
+
+
+LIMITS = {
+    "anthropic-ratelimit-requests-limit": "50",
+    "anthropic-ratelimit-requests-remaining": "0",
+    "anthropic-ratelimit-requests-reset": "2026-11-23T12:00:30Z",
+}
+SEEN = SeenLimits(requests=SeenLimit(50, 0, datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)))
+
+
+async def test_the_limits_that_an_answer_shows_are_on_the_reply():
+    """Whoever shares Claude's limits learns them from it."""
+    reply = await claude_for(MessagesApi(headers=LIMITS)).ask(REQUEST, Word)
+
+    assert reply.seen_limits == SEEN
+
+
+async def test_the_limits_are_on_errors_as_well():
+    """On refused calls, and on those that fail after their headers."""
+    limited = MessagesApi(headers=LIMITS)
+    limited.error("rate_limit_error", status=429)
+    broken = MessagesApi(sse(*message_events('{"word": "yes"}')[:4]), headers=LIMITS)
+
+    for api in (limited, broken):
+        with pytest.raises(ClaudeError) as caught:
+            await claude_for(api).ask(REQUEST, Word)
+        assert caught.value.seen_limits == SEEN
+
+
+async def test_without_retry_after_the_used_up_limit_says_when():
+    """A rate limit is waited for until its next window."""
+    api = MessagesApi(headers=LIMITS)
+    api.error("rate_limit_error", status=429)
+
+    with time_machine.travel(datetime(2026, 11, 23, 12, tzinfo=UTC), tick=False):
+        with pytest.raises(ClaudeRateLimitedError) as caught:
+            await claude_for(api).ask(REQUEST, Word)
+        api.headers = LIMITS | {"retry-after": "7"}
+        with pytest.raises(ClaudeRateLimitedError) as asked:
+            await claude_for(api).ask(REQUEST, Word)
+
+    assert caught.value.retry_after_s == 30
+    assert asked.value.retry_after_s == 7
+
+
+async def test_tokens_are_counted_by_claude():
+    """The same question, at the endpoint that costs nothing."""
+    api = MessagesApi(b'{"input_tokens": 321}', media_type="application/json")
+    claude = claude_for(api)
+
+    assert await claude.count_tokens(REQUEST, Word) == 321
+    assert "https://api.anthropic.com/v1/messages/count_tokens" == str(api.requests[0].url)
+    assert {"model", "messages", "system", "output_config"} == set(api.asked)
+
+
+async def test_counting_fails_as_asking_does():
+    """With the same errors, in time, and not without a key."""
+    api = MessagesApi()
+    api.error("overloaded_error", status=529)
+
+    async def hang(_: httpx2.Request) -> httpx2.Response:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    with pytest.raises(ClaudeOverloadedError):
+        await claude_for(api).count_tokens(REQUEST, Word)
+    with pytest.raises(ClaudeUnavailableError) as caught:
+        await claude_for(hang, timeout_s=0.05).count_tokens(REQUEST, Word)
+    assert caught.value.error_type == "timeout"
+    with pytest.raises(ClaudeNotConfiguredError):
+        await claude_for(api, api_key=None).count_tokens(REQUEST, Word)
+
+
+async def test_estimates_learn_from_answers():
+    """What an answer has used is what the next is expected to use."""
+    claude = claude_for(MessagesApi())
+
+    before = claude.estimate(REQUEST, Word)
+    await claude.ask(REQUEST, Word)
+
+    assert claude.estimate(REQUEST, Word) == CallEstimate("claude-sonnet-5-5", 100, 20)
+    assert before != claude.estimate(REQUEST, Word)

@@ -1,6 +1,7 @@
 """services.core.claude.chat_span: one span for each call, without content."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from opentelemetry import trace
@@ -10,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pydantic import BaseModel
 
 from services.core import telemetry
-from services.core.claude.protocol import ClaudeRequest
+from services.core.claude.protocol import ClaudeRequest, Truncation
 from services.core.errors import ClaudeError
 from tests.unit.core.claude.messages_api import MessagesApi, claude_for, message_events, sse
 
@@ -87,3 +88,17 @@ async def test_a_failed_call_says_why_and_what_it_used(exporter, stop_reason, ex
     assert attributes["gen_ai.usage.output_tokens"] == 20
     assert not span.status.is_ok
     assert "secret" not in span.to_json()
+
+
+async def test_a_continued_answer_has_one_span(exporter):
+    """It is one call, with the sum of what its turns used."""
+    cut = sse(*message_events('{"word": "y', stop_reason="max_tokens"))
+    api = MessagesApi(sse(*message_events('es"}')), before=[cut])
+    request = replace(REQUEST, on_truncation=Truncation.CONTINUE)
+
+    await claude_for(api).ask(request, Word)
+
+    attributes = only(exporter).attributes or {}
+    assert attributes["gen_ai.usage.output_tokens"] == 40
+    assert attributes["gen_ai.response.finish_reasons"] == "end_turn"
+    assert attributes["operation.cost"] == pytest.approx(0.0008)

@@ -99,7 +99,8 @@ def test_status_decides_only_where_no_known_type_does(status, error_type, expect
     [
         (anthropic.APITimeoutError(REQUEST), "timeout"),
         (httpx2.ReadTimeout("slow"), "timeout"),
-        (httpx2.PoolTimeout("full"), "timeout"),
+        (httpx2.PoolTimeout("full"), "connection"),
+        (httpx2.ConnectError("refused"), "connection"),
         (anthropic.APIConnectionError(request=REQUEST), "connection"),
         (httpx2.RemoteProtocolError("cut"), "connection"),
         (ValueError("broken"), "unreadable"),
@@ -167,3 +168,35 @@ def test_no_retry_after_breaks_the_map(text):
 def test_every_answer_has_its_error(status, error_type, code):
     """Nothing that is answered leaves the map without an error of ours."""
     assert isinstance(to_claude_error(status_error(status, error_type, code=code)), ClaudeError)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    """The error as the SDK raises it, from that of its HTTP client."""
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (status_error(429, "rate_limit_error"), True),
+        (status_error(529, "overloaded_error"), True),
+        (status_error(500, "api_error"), True),
+        (status_error(403, None), True),
+        (status_error(200, "overloaded_error"), False),
+        (status_error(504, None), False),
+        (status_error(502, None), False),
+        (httpx2.ConnectError("refused"), True),
+        (httpx2.PoolTimeout("full"), True),
+        (caused(anthropic.APIConnectionError(request=REQUEST), httpx2.ConnectError("no")), True),
+        (caused(anthropic.APITimeoutError(REQUEST), httpx2.ConnectTimeout("slow")), True),
+        (caused(anthropic.APITimeoutError(REQUEST), httpx2.ReadTimeout("slow")), False),
+        (caused(anthropic.APIConnectionError(request=REQUEST), httpx2.ReadError("cut")), False),
+        (httpx2.RemoteProtocolError("cut"), False),
+        (httpx2.ReadTimeout("slow"), False),
+        (ValueError("broken"), False),
+    ],
+)
+def test_an_error_says_whether_claude_may_have_gone_on(error, expected):
+    """What such a call cost is not known, and a budget has to reckon with the worst."""
+    assert expected is to_claude_error(error).is_cost_final

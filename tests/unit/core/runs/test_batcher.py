@@ -157,3 +157,13 @@ async def test_drain_waits_for_what_was_submitted() -> None:
 
     assert writer.batches == [["a"]]
     assert await caller == "A"
+
+
+async def test_who_was_just_answered_may_submit_again() -> None:
+    """The writer that has nothing left to do is not taken for one that will come back."""
+    batcher = Batcher(Writer().write, max_parallel=1)
+
+    async with asyncio.timeout(5):
+        answers = [await batcher.submit("a", "a") for _ in range(3)]
+
+    assert answers == ["A"] * 3

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from services.core.claude.protocol import Truncation
 from services.core.errors import ClaudeMalformedAnswerError, StepInputError, StepTransientError
 from services.pipelines.definition import StepContext, WebPage
 from services.pipelines.extract_records.pipeline import EXTRACT_RECORDS
@@ -65,10 +66,21 @@ async def test_a_question_holds_one_source_and_the_instructions() -> None:
     await run(step_context(claude=claude), texts=["one", "two < 3"], instructions="Only < 5.")
 
     assert [
-        "<instructions>Only &lt; 5.</instructions>\n"
         f'<document id="{number}" title="" part="1" parts="1">\n{text}\n</document>'
         for number, text in [(1, "one"), (2, "two &lt; 3")]
     ] == [request.prompt for request in claude.requests]
+    assert {"<instructions>Only &lt; 5.</instructions>"} == {
+        request.shared for request in claude.requests
+    }
+
+
+async def test_a_long_list_of_records_is_continued() -> None:
+    """Both questions allow it: an answer that reaches max_tokens is not lost."""
+    claude = ScriptedClaude({"records": [BAD]}, {"records": [GOOD]})
+
+    await run(step_context(claude=claude), texts=["one"])
+
+    assert [Truncation.CONTINUE] * 2 == [request.on_truncation for request in claude.requests]
 
 
 async def test_what_claude_copied_is_read_back() -> None:

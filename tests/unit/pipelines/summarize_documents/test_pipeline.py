@@ -58,7 +58,7 @@ async def test_the_wish_is_in_every_question(run: Run) -> None:
 
     assert len(claude.requests) == 3
     for request in claude.requests:
-        assert "<focus>a &lt; b?</focus>\n<length>two or three sentences</length>" in request.prompt
+        assert "<focus>a &lt; b?</focus>\n<length>two or three sentences</length>" == request.shared
 
 
 async def test_one_document_costs_one_call(run: Run) -> None:

@@ -1,0 +1,181 @@
+"""What all workers know about a model's limits: one JSON document in claude_limits."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+WINDOW_START = 5.0
+"""Calls under way at once before anything is known of the limits."""
+FLIGHT_SLOT_S = 15.0
+FLIGHT_MAX_S = 600.0
+"""Seconds after which a call that nobody told the end of is forgotten: its process has died."""
+
+
+class Cost(NamedTuple):
+    """What a call takes of each limit."""
+
+    requests: float
+    input_tokens: float
+    output_tokens: float
+
+    @classmethod
+    def sum(cls, costs: "Iterator[Cost]") -> "Cost":
+        """The total of each."""
+        totals = [sum(parts) for parts in zip(*costs, strict=True)]
+        return cls(*totals) if totals else NOTHING
+
+
+NOTHING = Cost(0, 0, 0)
+
+
+class Caps(NamedTuple):
+    """Upper bounds of settings on what is learned, per minute; None for no bound."""
+
+    requests: float | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A token bucket that imitates Claude's."""
+
+    limit: float | None = None
+    """Per minute, as headers or settings said; None while neither did: then it bounds nothing."""
+    level: float = 0.0
+    """What is left; below zero if it is promised in advance."""
+    most: float | None = None
+    """What it holds when it is full, where headers show that it is less than a minute's worth."""
+    shift: float = 0.0
+    """All corrections by headers so far, so that none is made twice."""
+    asked: float = 0.0
+    """Mean of the estimates of answered calls."""
+    used: float = 0.0
+    """Mean of what these calls truly took."""
+
+    @property
+    def size(self) -> float:
+        """What it holds when it is full."""
+        return self.most or self.limit or math.inf
+
+    def refill(self, seconds: float, *, factor: float) -> None:
+        """Add what those seconds bring."""
+        if self.limit is not None:
+            self.add(seconds * factor * self.limit / 60)
+
+    def add(self, amount: float) -> None:
+        """Put something back, as far as the bucket holds it."""
+        self.level += amount
+        if self.limit is not None:
+            self.level = min(self.level, self.size)
+
+    def bound(self, limit: float) -> None:
+        """Take another limit; it holds a minute's worth of that."""
+        if limit != self.limit:
+            self.limit, self.most = limit, None
+            self.level = min(self.level, limit)
+
+
+@dataclass(slots=True)
+class LimitState:
+    """The state of one model's limits. Times are seconds since 1970 by the database's clock."""
+
+    requests: Bucket = field(default_factory=Bucket)
+    input_tokens: Bucket = field(default_factory=Bucket)
+    output_tokens: Bucket = field(default_factory=Bucket)
+    at_s: float = 0.0
+    """Up to when the buckets are filled."""
+    answers: int = 0
+    """Answered calls."""
+    seen_at_s: float = 0.0
+    """When the call was admitted whose headers were learned from last; 0 before the first."""
+    factor: float = 1.0
+    """Share of the limits that is used: lowered by faults, raised by answers."""
+    cut_at_s: float = 0.0
+    """When it was lowered last."""
+    raised_at_s: float = 0.0
+    """Up to when answers have raised it."""
+    paused_until_s: float = 0.0
+    """Nobody calls before that."""
+    tail_s: float = 0.0
+    """End of the queue of those who were told to come again later."""
+    window: float = WINDOW_START
+    """Calls under way at once while no limits are known."""
+    faults: int = 0
+    """Overloads and absences in a row."""
+    open_until_s: float = 0.0
+    """The breaker is open, and from then on half open; 0 if it is closed."""
+    probe_until_s: float = 0.0
+    """Someone tries whether Claude works again, and is waited for until then."""
+    held: Cost = NOTHING
+    """Room that is saved up for a large call, which small ones would never leave a chance."""
+    held_until_s: float = 0.0
+    """Until then, in case that it does not come."""
+    next_hold_s: float = 0.0
+    """Before that nothing is saved up again: small ones have as much time as large ones."""
+    flight: dict[str, Cost] = field(default_factory=dict)
+    """Calls under way, by when they were admitted (in slots of FLIGHT_SLOT_S)."""
+
+    @property
+    def buckets(self) -> tuple[Bucket, Bucket, Bucket]:
+        """In the order of Cost."""
+        return self.requests, self.input_tokens, self.output_tokens
+
+    @property
+    def in_flight(self) -> Cost:
+        """What the calls under way take."""
+        return Cost.sum(iter(self.flight.values()))
+
+    @property
+    def is_breaker_open(self) -> bool:
+        """Open or half open."""
+        return self.open_until_s > 0
+
+    def advance(self, now_s: float, caps: Caps) -> None:
+        """Fill the buckets up to now, within the bounds of settings, and forget lost calls."""
+        for bucket, cap in zip(self.buckets, caps, strict=True):
+            if cap is not None and (bucket.limit is None or bucket.limit > cap):
+                if bucket.limit is None:
+                    bucket.level = cap
+                bucket.bound(cap)
+            bucket.refill(max(0.0, now_s - self.at_s), factor=self.factor)
+        self.at_s = max(now_s, self.at_s)
+        oldest = now_s - FLIGHT_MAX_S
+        self.flight = {
+            slot: cost for slot, cost in self.flight.items() if float(slot) + FLIGHT_SLOT_S > oldest
+        }
+
+    def take_off(self, at_s: float, cost: Cost) -> None:
+        """Count a call as under way."""
+        slot = _slot(at_s)
+        before = self.flight.get(slot, NOTHING)
+        self.flight[slot] = Cost(*map(sum, zip(before, cost, strict=True)))
+
+    def land(self, at_s: float, cost: Cost) -> None:
+        """Count it so no more."""
+        slot = _slot(at_s)
+        before = self.flight.pop(slot, None)
+        if before is not None and before.requests > cost.requests:
+            left = (max(0.0, had - takes) for had, takes in zip(before, cost, strict=True))
+            self.flight[slot] = Cost(*left)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "LimitState":
+        """From what is stored. What only another version knows is left out."""
+        known = {key: value for key, value in stored.items() if key in cls.__dataclass_fields__}
+        for name in set(known) & set(Cost._fields):
+            fields = Bucket.__dataclass_fields__
+            known[name] = Bucket(**{key: known[name][key] for key in fields if key in known[name]})
+        known["held"] = Cost(*stored.get("held", NOTHING))
+        known["flight"] = {slot: Cost(*cost) for slot, cost in stored.get("flight", {}).items()}
+        return cls(**known)
+
+
+def _slot(at_s: float) -> str:
+    """The slot's beginning."""
+    return str(int(at_s - at_s % FLIGHT_SLOT_S))
