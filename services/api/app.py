@@ -42,10 +42,13 @@ from services.api.routes import (
     runs,
     usage,
 )
+from services.api.run_texts import TextBoard
 from services.api.shutdown import on_stop_signal
 from services.api.sweeper import Sweeper
+from services.api.text_feed import TextFeed
 from services.core import telemetry
 from services.core.db import create_engine
+from services.core.live_text.client import create_client
 from services.core.queue.app import create_celery_app
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
@@ -82,7 +85,7 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     # documented is 404.
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_live)
     app.state.dependencies = dependencies
-    app.state.event_hub = EventHub(dependencies.store)
+    app.state.event_hub = EventHub(dependencies.store, dependencies.texts.board)
     app.state.batch_hub = BatchHub(dependencies.store.batches)
     app.state.record_pulse = Pulse()
     app.state.key_lookups = KeyLookups(dependencies.store, app.state.record_pulse)
@@ -110,9 +113,11 @@ def build_dependencies() -> Dependencies:
         timeout_s=STATEMENT_S,
     )
     probe = RedisProbe(redis)
+    texts = TextFeed(create_client(redis), TextBoard(), db=redis.db)
 
     async def close() -> None:
         await probe.close()
+        await texts.close()
         await store.close()
         await asyncio.to_thread(telemetry.shutdown)
 
@@ -124,6 +129,7 @@ def build_dependencies() -> Dependencies:
         store=store,
         publisher=HintPublisher(create_celery_app(redis, celery)),
         redis=probe,
+        texts=texts,
         pipelines=PIPELINES,
         close=close,
     )
@@ -147,6 +153,8 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
             ("Reading events", hub.poll),
             ("Reading batches", batch_hub.poll),
             ("Sweeping", sweeper.sweep),
+            ("Listening for texts", deps.texts.listen),
+            ("Reading texts", deps.texts.read),
         )
         with on_stop_signal(close_streams):
             async with in_background(*turns):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 logger = logging.getLogger(__name__)
 
 PAUSE_AFTER_ERROR_S = 1.0
+CANCEL_AGAIN_S = 0.5
 
 Turn = Callable[[], Awaitable[float]]
 """Does a piece of work and says how many seconds to wait before the next."""
@@ -43,6 +44,9 @@ async def in_background(*turns: tuple[str, Turn]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        pending = set(tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            # Before Python 3.12 asyncio.wait_for, which redis-py uses, can swallow a cancellation.
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from config.anthropic import AnthropicSettings
 from config.api import ApiSettings
 from config.environment import Environment
+from services.api.run_texts import TextBoard
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
 from services.pipelines.definition import Pipeline
@@ -19,6 +20,20 @@ class Redis(Protocol):
 
     async def write(self) -> Any:
         """Take a write, or raise."""
+        ...
+
+
+class TextSource(Protocol):
+    """Where the texts of answers that are being written come from."""
+
+    board: TextBoard
+
+    async def listen(self) -> float:
+        """Take what comes; a turn of services.api.background."""
+        ...
+
+    async def read(self) -> float:
+        """Ask for what is there; likewise."""
         ...
 
 
@@ -33,6 +48,7 @@ class Dependencies:
     store: RunStore
     publisher: HintPublisher
     redis: Redis
+    texts: TextSource
     pipelines: Mapping[str, Pipeline[Any]]
     close: Callable[[], Awaitable[None]]
     """Closes what was opened on the way; called when the process stops."""

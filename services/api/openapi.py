@@ -41,20 +41,26 @@ Post an input, get `202`; a worker runs the pipeline's steps; read, watch, cance
 
 
 # FastAPI describes the events of a stream with `itemSchema`, which OpenAPI has from 3.2 on.
-def _event_stream(events: Iterable[str], example: dict[str, str]) -> dict[str, Any]:
+def _event_stream(
+    events: Iterable[str],
+    examples: dict[str, dict[str, str]],
+    *,
+    id_meaning: str,
+    required: list[str],
+) -> dict[str, Any]:
     """A stream of events of some types."""
     return {
         "schema": {
             "type": "object",
             "description": "One event; the stream is a sequence of these in the format of Server-Sent Events.",
             "properties": {
-                "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+                "id": {"type": "string", "pattern": "^[1-9][0-9]*$", "description": id_meaning},
                 "event": {"type": "string", "enum": list(events)},
                 "data": {"type": "string", "contentMediaType": "application/json"},
             },
-            "required": ["id", "event", "data"],
+            "required": required,
         },
-        "example": example,
+        "examples": {name: {"value": event} for name, event in examples.items()},
     }
 
 
@@ -62,19 +68,31 @@ _EVENT_STREAMS: Final = {
     "/v1/runs/{run_id}/events": _event_stream(
         EventType,
         {
-            "id": "5",
-            "event": EventType.CLAUDE_DELTA,
-            "data": '{"step": "compose_email", "text": "Dear Dr. Marsh"}',
+            "an event of the record": {
+                "id": "3",
+                "event": EventType.STEP_STARTED,
+                "data": '{"step": "compose_email", "attempt": 1}',
+            },
+            "text": {
+                "event": EventType.CLAUDE_DELTA,
+                "data": '{"step": "compose_email", "attempt": 1, "call": 0, "offset": 5, "text": "Dr. Marsh"}',
+            },
         },
+        id_meaning="1, 2, 3, … within the run; a `claude.delta` has none.",
+        required=["event", "data"],
     ),
     "/v1/batches/{batch_id}/events": _event_stream(
         ("batch.progress", "batch.finished"),
         {
-            "id": "3588760862746",
-            "event": "batch.progress",
-            "data": '{"counts": {"queued": 2, "running": 1, "succeeded": 1, "failed": 0, "cancelled": 0}, '
-            '"progress": 0.25, "cost_usd": 0.0066, "eta_s": 12.5, "finished_at": null}',
+            "progress": {
+                "id": "3588760862746",
+                "event": "batch.progress",
+                "data": '{"counts": {"queued": 2, "running": 1, "succeeded": 1, "failed": 0, "cancelled": 0}, '
+                '"progress": 0.25, "cost_usd": 0.0066, "eta_s": 12.5, "finished_at": null}',
+            }
         },
+        id_meaning="Grows with every state of the batch.",
+        required=["id", "event", "data"],
     ),
 }
 TAGS: Final = [

@@ -11,11 +11,13 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from config.research import ResearchSettings
 from services.core.claude.anthropic_claude import AnthropicClaude
+from services.core.live_text.client import create_client
 from services.core.queue.app import create_celery_app
 from services.pipelines.registry import PIPELINES
 from services.pipelines.web import SafeWeb
 from services.worker.batch_courier import Batching
 from services.worker.executor import Outside
+from services.worker.live_text import TextSender
 from services.worker.record import open_limiter, open_store
 from services.worker.runtime import Blueprint, Parts
 from services.worker.wiring import wire_worker
@@ -39,23 +41,25 @@ def create_web() -> SafeWeb:
 
 @asynccontextmanager
 async def open_parts() -> AsyncIterator[Parts]:
-    """The record, Claude and the web, closed in the end."""
+    """The record, Claude, the web and live texts, closed in the end."""
     async with AsyncExitStack() as exits:
         store = open_store(postgres_settings, celery_settings)
         limiter = open_limiter(store, limit_settings)
         claude, web = AnthropicClaude(anthropic_settings), create_web()
         batching = Batching.by_settings(anthropic_settings)
+        texts = TextSender(create_client(redis_settings), db=redis_settings.db)
         closings = (
             store.close,
             limiter.drain,
             claude.aclose,
             batching.claude.aclose,
             web.aclose,
+            texts.close,
         )
         for closing in closings:
             exits.push_async_callback(closing)
         outside = Outside(claude, web, research_settings.arxiv_url)
-        yield Parts(store, outside, batching, limiter)
+        yield Parts(store, outside, batching, texts, limiter)
 
 
 app = wire_worker(

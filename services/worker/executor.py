@@ -20,10 +20,10 @@ from services.worker.admission import Admits
 from services.worker.bounds import TookTooLongError, run_within
 from services.worker.call_book import CallBook
 from services.worker.endings import Cleared, Ending, Failed, Parked, PutBack, Retrying, Succeeded
+from services.worker.live_text import TextSender, TryText
 from services.worker.patience import until_store_answers
 from services.worker.recorded_claude import RecordedClaude
 from services.worker.retry import GiveUp, RetryPolicy, decide
-from services.worker.step_claude import TextStream
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -65,7 +65,7 @@ class _Try:
     """Its number; counts tries that ended with a crash or a give-back, too."""
     claude: RecordedClaude
     book: CallBook
-    text: TextStream
+    text: TryText
 
     @property
     def failures(self) -> int:
@@ -76,11 +76,12 @@ class _Try:
 class RunExecutor:
     """Executes runs; holds nothing of any of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, each by name
         self,
         store: RunStore,
         outside: Outside,
         *,
+        texts: TextSender,
         admits: Admits[Any],
         pipelines: Mapping[str, Pipeline[Any]],
         retry_policy: RetryPolicy,
@@ -88,6 +89,7 @@ class RunExecutor:
     ) -> None:
         self._store = store
         self._outside = outside
+        self._texts = texts
         self._admits = admits
         self._pipelines = pipelines
         self._retry_policy = retry_policy
@@ -173,24 +175,27 @@ class RunExecutor:
 
     async def _try_step(self, current: _Try, value: Json) -> Json | _Stopped:
         """Try a step once and record its checkpoint: its output as JSON, or what follows."""
-        output = await self._within_bounds(current, partial(self._call, current, value))
+        try:
+            output = await self._within_bounds(current, partial(self._call, current, value))
+            await current.text.flush()  # so that it comes before what follows in the record
+        finally:
+            current.text.close()
         lease, book = current.lease, current.book
         telemetry.annotate(attempt=current.attempt, cost_usd=book.cost_usd, **asdict(book.usage))
         if isinstance(output, _Stopped):
             return output
-        await until_store_answers(current.text.flush)
         checkpoint = Checkpoint(current.step.name, output)
         await until_store_answers(partial(self._store.record_checkpoint, lease, checkpoint))
         return output
 
     def _new_try(self, lease: Lease, step: Step, attempt: int, run_ends_at_s: float) -> _Try:
-        text = TextStream(partial(self._store.record_text, lease, step.name))
+        text = self._texts.open(lease.run_id, fence=lease.fence, step=step.name, attempt=attempt)
         book = CallBook(self._store, lease, step.name)
         claude = RecordedClaude(
             self._outside.claude,
             self._admits,
             book,
-            new_text=lambda: text.add,
+            new_text=text.new_call,
             trace_key=str(lease.run_id),
             mode=lease.mode,
         )

@@ -16,6 +16,7 @@ from services.worker.batch_courier import BatchCourier, Batching
 from services.worker.executor import Limits, Outside, RunExecutor
 from services.worker.identity import Identity
 from services.worker.leases import LeaseKeeper
+from services.worker.live_text import TextSender
 from services.worker.reporter import RunReporter
 from services.worker.retry import RetryPolicy
 
@@ -27,6 +28,7 @@ class Parts:
     store: RunStore
     outside: Outside
     batching: Batching
+    texts: TextSender
     admits: Admits[Any] = field(default_factory=FreeAdmission)
 
 
@@ -80,6 +82,7 @@ def _executor(blueprint: Blueprint, parts: Parts) -> RunExecutor:
     return RunExecutor(
         parts.store,
         parts.outside,
+        texts=parts.texts,
         admits=parts.admits,
         pipelines=blueprint.pipelines,
         retry_policy=RetryPolicy(

@@ -60,6 +60,7 @@ async def _events(answer: httpx.Response) -> AsyncIterator[tuple[int, str]]:
         if line and not line.startswith(":"):
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
-        elif not line and "id" in fields:
-            yield int(fields["id"]), fields["event"]
+        elif not line:
+            if "id" in fields:  # else it is text, which is not in the record
+                yield int(fields["id"]), fields["event"]
             fields = {}

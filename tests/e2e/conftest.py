@@ -72,18 +72,27 @@ class Api:
         pytest.fail(f"run {run_id} did not end within {timeout_s} s: {run}")
 
     def read_events(self, run_id: str, *, after: int = 0) -> list[tuple[int, str, JsonObject]]:
-        """Every event of a run to its end, as (id, type, data)."""
-        return self.read_events_of(f"/v1/runs/{run_id}", after=after)
+        """Every event of a run's record to its end, as (id, type, data)."""
+        return _recorded(self.read_stream(f"/v1/runs/{run_id}", after=after))
 
     def read_events_of(self, path: str, *, after: int = 0) -> list[tuple[int, str, JsonObject]]:
-        """Every event of a run or a batch to its end, as (id, type, data)."""
+        """Every event with an id of a run or a batch to its end, as (id, type, data)."""
+        return _recorded(self.read_stream(path, after=after))
+
+    def read_stream(self, path: str, *, after: int = 0) -> list[tuple[str, str, JsonObject]]:
+        """Every event of a run or a batch to its end, also those without an id, which is empty then."""
         headers = {"Last-Event-ID": str(after)} if after else {}
         with self.http.stream("GET", f"{path}/events", headers=headers, timeout=60) as answer:
             assert answer.status_code == 200
             return list(_parse_events(answer.iter_lines()))
 
 
-def _parse_events(lines: Iterator[str]) -> Iterator[tuple[int, str, JsonObject]]:
+def _recorded(events: list[tuple[str, str, JsonObject]]) -> list[tuple[int, str, JsonObject]]:
+    """Those with an id."""
+    return [(int(number), kind, data) for number, kind, data in events if number]
+
+
+def _parse_events(lines: Iterator[str]) -> Iterator[tuple[str, str, JsonObject]]:
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
@@ -91,12 +100,9 @@ def _parse_events(lines: Iterator[str]) -> Iterator[tuple[int, str, JsonObject]]
         if line:
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
-        elif "id" in fields:
-            yield (
-                int(fields["id"]),
-                fields["event"],
-                httpx.Response(200, text=fields["data"]).json(),
-            )
+        elif "event" in fields:
+            data = httpx.Response(200, text=fields["data"]).json()
+            yield fields.get("id", ""), fields["event"], data
             fields = {}
 
 

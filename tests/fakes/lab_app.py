@@ -22,10 +22,12 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.claude.protocol import ClaudeRequest
 from services.core.errors import StepTransientError
+from services.core.live_text.client import create_client
 from services.core.queue.app import create_celery_app
 from services.pipelines.definition import Pipeline, Step, StepContext
 from services.worker.batch_courier import Batching
 from services.worker.executor import Outside
+from services.worker.live_text import TextSender
 from services.worker.probe import Prober
 from services.worker.record import open_store
 from services.worker.runtime import Blueprint, Parts
@@ -103,10 +105,12 @@ def _note(given: LabInput, context: StepContext) -> None:
 async def open_parts() -> AsyncIterator[Parts]:
     """The real record, and a Claude that answers at once."""
     store = open_store(PostgresSettings(), celery_settings)
-    outside = Outside(claude=ScriptedClaude(), web=None, arxiv_url="")
+    texts = TextSender(create_client(redis_settings), db=redis_settings.db)
     batching = Batching.by_settings(AnthropicSettings())
-    yield Parts(store, outside, batching)
+    outside = Outside(claude=ScriptedClaude(), web=None, arxiv_url="")
+    yield Parts(store, outside, batching, texts)
     await batching.claude.aclose()
+    await texts.close()
     await store.close()
 
 

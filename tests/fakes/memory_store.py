@@ -52,7 +52,6 @@ class MemoryRun:
     output: Json | None = None
     email: NewEmail | None = None
     failure: Failure | None = None
-    texts: list[str] = field(default_factory=list)
     releases: int = 0
     release_delays_s: list[float] = field(default_factory=list)
     releases_cleared: list[bool] = field(default_factory=list)
@@ -163,9 +162,6 @@ class MemoryRunStore:
         run = self._held(lease)
         run.tries[step] += 1
         return run.tries[step]
-
-    async def record_text(self, lease: Lease, step: str, text: str) -> None:
-        self._held(lease).texts.append(text)
 
     async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
         run = self._held(lease)

@@ -1,6 +1,8 @@
 """Watch a run live: Server-Sent Events that resume where a client left off."""
 
+import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated
 from uuid import UUID
 
@@ -17,8 +19,9 @@ from services.api.errors import (
 from services.api.event_hub import EventHub
 from services.api.openapi import KEYED_PROBLEMS, problems
 from services.api.validation import FieldError
+from services.api.watching import Delta
 from services.core.runs.models import Run
-from services.core.runs.states import FINAL_EVENTS
+from services.core.runs.states import FINAL_EVENTS, EventType
 from services.core.runs.store import RunStore
 
 MAX_SEQ = 2**31 - 1
@@ -87,7 +90,17 @@ async def watch_run(
     The stream ends after a final event (`run.succeeded`, `run.failed`, `run.cancelled`) that nothing follows, or
     earlier when the server stops: reconnect with `Last-Event-ID` and nothing is missed or repeated. A replayed run
     goes on in the same sequence.
+
+    `claude.delta` has no `id`: it is a piece of an answer that is being written, {"step", "attempt", "call", "offset",
+    "text"}. `call` tells calls at the same time apart. `offset` counts the characters of that call's text that come
+    before; with 0 the text begins anew, as it does for each client that connects: it gets the text so far, and the
+    pieces after it. Deltas are best effort, and the output of a step is in the run.
     """
     hub: EventHub = request.app.state.event_hub
-    async for event in hub.watch(run.id, after=after):
-        yield ServerSentEvent(id=str(event.seq), event=event.type, data=event.data)
+    async for item in hub.watch(run.id, after=after):
+        if isinstance(item, Delta):
+            # No id: a client comes back with that of the last event of the record.
+            text = json.dumps(asdict(item))
+            yield ServerSentEvent(event=EventType.CLAUDE_DELTA, raw_data=text)
+        else:
+            yield ServerSentEvent(id=str(item.seq), event=item.type, data=item.data)

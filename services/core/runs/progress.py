@@ -50,7 +50,6 @@ class RunProgress:
 
     def __init__(self, database: Database) -> None:
         self._starts = _FencedWrites(database, statements.START_STEPS)
-        self._texts = _FencedWrites(database, statements.RECORD_TEXTS)
         self._checkpoints = _FencedWrites(database, statements.RECORD_CHECKPOINTS)
         self._finishes = _FencedWrites(database, statements.FINISH_RUNS)
         self._retries = _FencedWrites(database, statements.RETRY_RUNS)
@@ -65,10 +64,6 @@ class RunProgress:
             message = f"run {lease.run_id} has no step {step!r} to start: unknown, or done already"
             raise ValueError(message)
         return int(row.attempts)
-
-    async def record_text(self, lease: Lease, step: str, text: str) -> None:
-        """Append a piece of text."""
-        await self._texts.submit(lease, data={"step": step, "text": text})
 
     async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
         """Keep a step's output."""

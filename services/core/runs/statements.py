@@ -69,21 +69,6 @@ START_STEPS = _fenced(
     """,
 )
 
-# A piece of Claude's answer.
-RECORD_TEXTS = _fenced(
-    Transition.CHECKPOINT,
-    "data jsonb",
-    """
-    changed AS (
-        UPDATE runs SET event_seq = event_seq + 1 FROM held WHERE runs.id = held.run_id
-     RETURNING runs.id AS run_id, runs.event_seq),
-    told AS (
-        INSERT INTO events (run_id, seq, type, data)
-        SELECT run_id, event_seq, :event_claude_delta, data FROM changed JOIN item USING (run_id))
-    SELECT run_id FROM changed
-    """,
-)
-
 CALLS_OF_DONE = forgetting(
     """
          USING done

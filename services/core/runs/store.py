@@ -167,10 +167,6 @@ class RunStore(ClientRecord):
         """
         return await self._progress.start_step(lease, step)
 
-    async def record_text(self, lease: Lease, step: str, text: str) -> None:
-        """Append a claude.delta event {"step", "text"}. For texts in order, await each."""
-        await self._progress.record_text(lease, step, text)
-
     async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
         """Keep a step's output, and forget its calls; the first one stays.
 

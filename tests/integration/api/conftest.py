@@ -23,8 +23,10 @@ from pydantic_settings import BaseSettings
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.db import create_engine
+from services.core.live_text.client import create_client
 from services.core.runs.store import RunStore
-from tests.integration.fragile_redis import FragileRedis
+from services.worker.live_text import TextSender
+from tests.integration.fragile_redis import FragileRedis, fragile_redis
 
 ROOT = Path(__file__).parents[3]
 START_TIMEOUT_S = 40
@@ -187,6 +189,21 @@ def client(server: Gunicorn, key: str) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=server.url, headers=headers, timeout=15) as http:
         yield http
+
+
+@pytest.fixture
+def fragile() -> Iterator[FragileRedis]:
+    """A running Redis that a test may hurt."""
+    with fragile_redis() as server:
+        yield server
+
+
+@pytest.fixture
+async def text_sender(redis_settings: RedisSettings) -> AsyncIterator[TextSender]:
+    """What a worker sends texts with."""
+    sender = TextSender(create_client(redis_settings), db=redis_settings.db)
+    yield sender
+    await sender.close()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.core.runs.models import Checkpoint, Lease, NewEmail, shape_of
 from services.core.runs.store import RunStore
+from services.worker.live_text import TextSender
 from tests.integration.api.conftest import RUN, Gunicorn, run_keys
 from tests.integration.core.runs.pieces import COST, USAGE, pay
 
@@ -50,13 +51,11 @@ async def claim(store: RunStore, run_id: UUID) -> Lease:
     raise AssertionError(f"{run_id} is not due")
 
 
-async def execute(store: RunStore, lease: Lease, *, texts: int = 3, pause_s: float = 0) -> UUID:
+async def execute(store: RunStore, lease: Lease, *, pause_s: float = 0) -> UUID:
     """Do what a worker does with a run; the id of its email."""
     for step in STEPS:
         await store.start_step(lease, step)
-        for number in range(texts):
-            await store.record_text(lease, step, f"{step} {number} é🌊\n")
-            await asyncio.sleep(pause_s)
+        await asyncio.sleep(pause_s)
         await pay(store, lease, step)
         await store.record_checkpoint(lease, Checkpoint(step, {"n": 1}))
     email = NewEmail(uuid7(), "general", "Hello", "Dear", {"simulated": True, "round": 2})
@@ -81,15 +80,16 @@ async def watching(
 async def read(
     answer: httpx.Response, events: list[tuple[int, str, Any]] | None = None
 ) -> list[tuple[int, str, Any]]:
-    """(id, type, data) of every event to the end of the stream, also given as they come."""
+    """(id, type, data) of every event of the record to the end of the stream, also given as they come."""
     events = [] if events is None else events
     fields: dict[str, str] = {}
     async for line in answer.aiter_lines():
         name, _, value = line.partition(": ")
         if line and name:
             fields[name] = value
-        elif "id" in fields:
-            events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+        elif not line:
+            if "id" in fields:
+                events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
             fields = {}
     return events
 
@@ -112,7 +112,7 @@ async def test_a_run_is_watched_through_every_process(
     run_id = post_run(client)
     watchers = [asyncio.create_task(read_run(client, run_id)) for _ in range(20)]
     await asyncio.sleep(0.3)
-    await execute(worker_store, await claim(worker_store, run_id), pause_s=0.03)
+    await execute(worker_store, await claim(worker_store, run_id), pause_s=0.1)
 
     async with asyncio.timeout(10):
         seen = await asyncio.gather(*watchers)
@@ -121,7 +121,6 @@ async def test_a_run_is_watched_through_every_process(
     assert [seq for seq, _, _ in seen[0]] == list(range(1, len(kinds) + 1))
     assert kinds[:3] == ["run.queued", "run.started", "step.started"]
     assert kinds[-1] == "run.succeeded"
-    assert kinds.count("claude.delta") == 9
     assert all(events == seen[0] for events in seen)
 
 
@@ -306,7 +305,10 @@ async def test_open_streams_do_not_hold_up_a_stop(
 
 
 async def test_a_client_that_does_not_read_cannot_hold_up_a_stop(
-    start_server: Callable[..., Gunicorn], key: str, worker_store: RunStore
+    start_server: Callable[..., Gunicorn],
+    key: str,
+    worker_store: RunStore,
+    text_sender: TextSender,
 ) -> None:
     """Its connection is cut before the grace is over, and the process still ends in order."""
     server = start_server(API_SHUTDOWN_GRACE_S="5")
@@ -316,8 +318,9 @@ async def test_a_client_that_does_not_read_cannot_hold_up_a_stop(
         run_id = post_run(client)
         lease = await claim(worker_store, run_id)
         await worker_store.start_step(lease, STEPS[0])
+        tried = text_sender.open(run_id, fence=lease.fence, step=STEPS[0], attempt=1)
         for _ in range(40):
-            await worker_store.record_text(lease, STEPS[0], "x" * 200_000)
+            await tried.new_call()("x" * 200_000)
         with socket.create_connection((host, int(port))) as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             request = f"GET /v1/runs/{run_id}/events HTTP/1.1\r\nHost: x\r\n"

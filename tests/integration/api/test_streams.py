@@ -16,17 +16,15 @@ from tests.integration.api.test_gunicorn import STEPS, claim, post_run, read, wa
 
 Event = tuple[int, str, Any]
 CLIENTS = 8
-TEXTS = 15
+STEP_S = 0.3
 FAILURE = Failure(FailureReason.PERMANENT, STEPS[1], "It cannot be done.", 1)
 
 
 async def do_step(store: RunStore, run_id: UUID, step: str, *, fails: bool = False) -> None:
-    """What a worker does with one step of a run: begin it, tell of its text, and give it back or fail."""
+    """What a worker does with one step of a run: begin it, and give it back or fail."""
     lease = await claim(store, run_id)
     await store.start_step(lease, step)
-    for number in range(TEXTS):
-        await store.record_text(lease, step, f"{step} {number}")
-        await asyncio.sleep(0.02)
+    await asyncio.sleep(STEP_S)
     if fails:
         await store.fail_run(lease, FAILURE)
         return
@@ -83,8 +81,9 @@ async def piece(client: httpx.Client, run_id: UUID, *, after: int) -> AsyncItera
             name, _, value = line.partition(": ")
             if line and name:
                 fields[name] = value
-            elif "id" in fields:
-                yield int(fields["id"]), fields["event"], fields["data"]
+            elif not line:
+                if "id" in fields:
+                    yield int(fields["id"]), fields["event"], fields["data"]
                 fields = {}
 
 
@@ -106,7 +105,6 @@ async def test_restless_clients_miss_and_repeat_nothing(
     kinds = [kind for _, kind, _ in seen[0]]
     assert kinds.count("run.queued") == 3
     assert [kinds.count(f"run.{end}") for end in ("failed", "cancelled", "succeeded")] == [1, 1, 1]
-    assert kinds.count("claude.delta") == 4 * TEXTS
     for events in seen:
         assert [seq for seq, _, _ in events] == list(range(1, len(kinds) + 1))
         assert events == seen[0]

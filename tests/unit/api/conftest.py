@@ -14,6 +14,7 @@ from config.api import ApiSettings
 from config.environment import Environment
 from services.api.app import create_app
 from services.api.dependencies import Dependencies
+from services.api.run_texts import TextBoard
 from services.core.runs.keys import generate_key, parse_key
 from services.pipelines.definition import Pipeline, Step, StepContext
 from tests.fakes.run_store import InMemoryRunStore
@@ -89,6 +90,21 @@ class FakeRedis:
             raise self.error
 
 
+class SilentTexts:
+    """A text feed to whose board tests put texts."""
+
+    def __init__(self) -> None:
+        self.board = TextBoard()
+
+    async def listen(self) -> float:
+        """Hear nothing."""
+        return 60
+
+    async def read(self) -> float:
+        """Find nothing."""
+        return 60
+
+
 async def close_nothing() -> None:
     """Fakes hold nothing."""
 
@@ -112,8 +128,14 @@ def redis() -> FakeRedis:
 
 
 @pytest.fixture
+def texts() -> SilentTexts:
+    """Texts of answers that are being written."""
+    return SilentTexts()
+
+
+@pytest.fixture
 def dependencies(
-    store: InMemoryRunStore, publisher: RecordingPublisher, redis: FakeRedis
+    store: InMemoryRunStore, publisher: RecordingPublisher, redis: FakeRedis, texts: SilentTexts
 ) -> Dependencies:
     """What the API works with; Claude is simulated."""
     return Dependencies(
@@ -124,6 +146,7 @@ def dependencies(
         store=store,  # type: ignore[arg-type]  # it has the methods that the API uses
         publisher=publisher,  # type: ignore[arg-type]  # likewise
         redis=redis,
+        texts=texts,
         pipelines={"letter": LETTER},
         close=close_nothing,
     )

@@ -14,14 +14,15 @@ from services.api.event_hub import EventHub
 from services.core.runs.models import Event, NewRun
 from services.core.runs.states import EventType
 from tests.fakes.run_store import InMemoryRunStore
+from tests.unit.api.conftest import SilentTexts
 
 POLL_S = 0.005
 
 
 @pytest.fixture
-async def hub(store: InMemoryRunStore) -> AsyncIterator[EventHub]:
+async def hub(store: InMemoryRunStore, texts: SilentTexts) -> AsyncIterator[EventHub]:
     """A hub that polls quickly."""
-    hub = EventHub(store, poll_s=POLL_S)  # type: ignore[arg-type]  # it has the methods that the hub uses
+    hub = EventHub(store, texts.board, poll_s=POLL_S)  # type: ignore[arg-type]  # it has the methods that the hub uses
     async with in_background(("polling", hub.poll)):
         yield hub
     hub.close()

@@ -12,6 +12,7 @@ from services.worker.retry import RetryPolicy
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.quiet_reporter import QuietReporter
 from tests.fakes.tiny_pipeline import ScriptedClaude, tiny_pipeline
+from tests.fakes.told_texts import ToldTexts
 
 MakeExecutor = Callable[..., RunExecutor]
 
@@ -29,19 +30,26 @@ def claude() -> ScriptedClaude:
 
 
 @pytest.fixture
+def texts() -> ToldTexts:
+    """What those who watch are told of Claude's answers."""
+    return ToldTexts()
+
+
+@pytest.fixture
 def reporter() -> QuietReporter:
     """What Flower is told."""
     return QuietReporter()
 
 
 @pytest.fixture
-def make_executor(store: MemoryRunStore, claude: ScriptedClaude) -> MakeExecutor:
+def make_executor(store: MemoryRunStore, claude: ScriptedClaude, texts: ToldTexts) -> MakeExecutor:
     """Make an executor of the tiny pipeline."""
 
     def make(pipeline=None, *, max_attempts: int = 3, step_s: float = 5) -> RunExecutor:
         return RunExecutor(
             store,
             Outside(claude=claude, web=None, arxiv_url=""),
+            texts=texts,
             admits=FreeAdmission(),
             pipelines={"tiny": pipeline or tiny_pipeline()},
             retry_policy=RetryPolicy(max_attempts, backoff_s=2, backoff_max_s=60),

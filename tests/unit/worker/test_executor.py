@@ -14,7 +14,7 @@ from services.core.errors import (
     StepInputError,
     StoreUnavailableError,
 )
-from services.core.runs.models import Failure, Lease
+from services.core.runs.models import Checkpoint, Failure, Lease
 from services.core.runs.states import FailureReason, RunState
 from services.core.usage import Usage
 from services.pipelines.definition import Step, StepContext
@@ -22,6 +22,7 @@ from services.worker.endings import Cleared, Ending, Failed, Parked, PutBack, Re
 from services.worker.executor import RunExecutor
 from tests.fakes.memory_store import MemoryRunStore
 from tests.fakes.tiny_pipeline import EMAIL_ID, ScriptedClaude, Text, sign, tiny_pipeline
+from tests.fakes.told_texts import ToldTexts
 from tests.unit.worker.conftest import MakeExecutor
 
 ONE_CALL = Usage(input_tokens=10, output_tokens=5)
@@ -64,15 +65,44 @@ async def test_a_run_goes_through_its_steps_to_its_end(
     assert (EMAIL_ID, "Dear Ada, signed in try 1") == (run.email.id, run.email.body)
 
 
-async def test_claudes_text_is_recorded_before_the_checkpoint(
-    store: MemoryRunStore, make_executor: MakeExecutor
+async def test_claudes_text_is_told_before_the_checkpoint(
+    store: MemoryRunStore, make_executor: MakeExecutor, texts: ToldTexts
 ) -> None:
-    """Whoever watches has read the whole answer when the step is done."""
-    run = store.add_run()
+    """Whoever watches has read the whole answer when the step is done; failed tries tell theirs as well."""
+    store.add_run()
+    told_at_checkpoint: list[object] = []
+    record_checkpoint = store.record_checkpoint
 
+    async def record(lease: Lease, checkpoint: Checkpoint) -> None:
+        told_at_checkpoint.append(list(texts.told))
+        await record_checkpoint(lease, checkpoint)
+
+    store.record_checkpoint = record
     await _execute(make_executor(), store)
 
-    assert "Dear Ada" == "".join(run.texts)
+    asked = [(1, "ask", 1), (0, "Dear "), (0, "Ada"), "flush", "close"]
+    signed = [(1, "sign", 1), "flush", "close"]
+    assert [asked, asked + signed] == told_at_checkpoint
+
+
+async def test_a_try_that_is_cut_off_tells_no_more(
+    store: MemoryRunStore, make_executor: MakeExecutor, claude: ScriptedClaude, texts: ToldTexts
+) -> None:
+    """Its texts are left to expire, also when the worker stops."""
+    store.add_run()
+    reached = asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await asyncio.sleep(60)
+
+    claude.before_answer = hang
+    running = asyncio.create_task(make_executor().execute(await _claim(store)))
+    await reached.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert [(1, "ask", 1), (0, "Dear "), (0, "Ada"), "close"] == texts.told
 
 
 async def test_a_finished_step_never_runs_again(

@@ -67,7 +67,6 @@ async def every_method(store: RunStore, api_key: ApiKey, lease: Lease) -> list[o
         store.claim_isolated_run(run_id, owner="w", shapes=SHAPES),
         store.renew_leases([lease]),
         store.start_step(lease, "parse"),
-        store.record_text(lease, "parse", "x"),
         store.record_checkpoint(lease, Checkpoint("parse", {})),
         store.finish_run(lease, {}),
         store.retry_run(lease, step="parse", error="x", delay_s=0),

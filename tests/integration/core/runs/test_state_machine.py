@@ -376,12 +376,6 @@ class RecordMachine(RuleBasedStateMachine):
             run.steps[step].attempts += 1
             run.events.append(EventType.STEP_STARTED)
 
-    @rule(lease=LEASES)
-    def record_text(self, lease: Lease) -> None:
-        """Claude says something."""
-        if self.fenced(lease, self.store.record_text(lease, "one", "x")):
-            self.model[lease.run_id].events.append(EventType.CLAUDE_DELTA)
-
     @rule(
         lease=LEASES,
         step=st.sampled_from(STEPS),

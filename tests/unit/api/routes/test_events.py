@@ -10,10 +10,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from services.core.live_text.wire import Piece
 from services.core.runs.models import Event
 from services.core.runs.states import EventType
 from tests.fakes.run_store import InMemoryRunStore
-from tests.unit.api.conftest import post_run
+from tests.unit.api.conftest import SilentTexts, post_run
 from tests.unit.api.test_errors import assert_problem, fields_of
 
 
@@ -112,6 +113,28 @@ async def test_a_run_that_ends_while_its_client_comes_back_does_not_hang(
         answer = await client.get(f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": "2"})
 
     assert answer.status_code == 204
+
+
+async def test_text_has_no_id(
+    client: httpx.AsyncClient, store: InMemoryRunStore, texts: SilentTexts
+) -> None:
+    """So a client comes back after the last event of the record; whatever the text holds, it is one event."""
+    run_id = await post_run(client)
+    store.append_event(run_id, EventType.STEP_STARTED, step="write_letter", attempt=1)
+    store.append_event(run_id, EventType.STEP_SUCCEEDED, step="write_letter")
+    store.append_event(run_id, EventType.RUN_SUCCEEDED)
+    names = {"step": "write_letter", "attempt": 1, "call": 3, "offset": 0}
+    text = "Zoë\n\ndata: x\r\nid: 9\r🌊\u2028\x85"
+    with texts.board.follow(run_id, lambda: None):
+        texts.board.take(run_id, Piece(fence=1, text=text, **names))
+        answer = await client.get(f"/v1/runs/{run_id}/events")
+
+    blocks = [block for block in answer.text.split("\n\n") if block]
+    data = json.dumps(names | {"text": text})
+    assert f"event: claude.delta\ndata: {data}" == blocks[2]
+    assert ["id: 1", "id: 2", "id: 3", "id: 4"] == [
+        block.splitlines()[-1] for number, block in enumerate(blocks) if number != 2
+    ]
 
 
 async def test_events_arrive_while_the_run_goes_on(
