@@ -13,7 +13,7 @@ HORIZON_S = 60.0
 """Nobody is sent away for much longer, as limits change."""
 CROWDING = 0.9
 """Appointments are made a little closer than there is room: not everybody comes back."""
-BLIND_HORIZON_S = 5.0
+BLIND_HORIZON_S = 3.0
 BLIND_ANSWERS = 20
 """The same while the limits are unknown, or what calls take: the next answers tell."""
 PROBE_S = 120.0

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-WINDOW_START = 5.0
+WINDOW_START = 10.0
 """Calls under way at once before anything is known of the limits."""
 FLIGHT_SLOT_S = 15.0
 FLIGHT_MAX_S = 600.0

@@ -438,9 +438,9 @@ def test_without_headers_more_and_more_are_under_way() -> None:
     for second in range(20):
         ticket = admit(state, now_s=NOW_S + second)
         tell(state, Note(ticket, usage=Usage()), now_s=NOW_S + second)
-    assert state.window == 25
+    assert state.window == 30
 
     ticket = admit(state, now_s=NOW_S + 20)
     tell(state, Note(ticket, fault=CallFault.RATE_LIMITED), now_s=NOW_S + 20)
 
-    assert state.window == 12.5
+    assert state.window == 15
