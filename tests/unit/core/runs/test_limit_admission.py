@@ -181,9 +181,7 @@ def test_estimates_are_corrected_by_how_others_erred() -> None:
     state.input_tokens.asked, state.input_tokens.used = 1000.0, 1500.0
     state.output_tokens.asked, state.output_tokens.used = 4000.0, 400.0
 
-    assert admitted(state, Demand(100, 5000)).cost == pytest.approx(
-        tuple(Cost(1, 150, 500)), rel=1e-4
-    )
+    assert admitted(state, Demand(100, 5000)).cost == pytest.approx(tuple(Cost(1, 150, 500)), rel=1e-4)
 
 
 @pytest.mark.parametrize(("answers", "charged"), [(1, 300), (2, 300), (4, 225), (200, 151.5)])
