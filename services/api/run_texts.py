@@ -10,7 +10,7 @@ from services.core.live_text.wire import MAX_CALLS, MAX_CHARACTERS, Piece
 
 KEPT_TRIES: Final = 4
 """Tries of a run whose texts are kept: the one under way, and those before it for who is late."""
-READING_S: Final = 0.2
+READING_S: Final = 1.0
 """Seconds that a watcher waits for the texts so far, if Redis is well."""
 
 OnChange = Callable[[], None]
@@ -116,7 +116,7 @@ class TextBoard:
                 self.has_work.set()
 
     async def wait_until_read(self, texts: RunTexts) -> None:
-        """Wait for the texts so far, if Redis is well, and for a fifth of a second at most."""
+        """Wait for the texts so far, if Redis is well, and for a second at most."""
         if self.is_up:
             with suppress(TimeoutError):
                 async with asyncio.timeout(READING_S):
