@@ -378,7 +378,7 @@ async def test_a_sender_that_lost_its_lock_sends_nothing(scene: Scene) -> None:
     record.read_requests = read_and_lose  # type: ignore[method-assign]  # loses the lock in between
     with pytest.raises(Exception, match=r"PostgreSQL|closed|connection"):
         await courier.submit()
-    record.read_requests = read  # type: ignore[method-assign]
+    record.read_requests = read  # type: ignore[method-assign]  # as it was
 
     assert 0 == scene.api.posts
 

@@ -339,12 +339,15 @@ async def test_in_batch_mode_a_question_waits_for_its_message_batch(
 @pytest.mark.parametrize(
     ("kept", "error"),
     [
-        ({"error_type": "invalid_request_error", "message": "too long"}, ClaudeRejectedError),
-        ({"error_type": "expired", "message": "too late"}, ClaudeUnavailableError),
+        ({"error": {"type": "invalid_request_error", "message": "too long"}}, ClaudeRejectedError),
+        ({"error": {"type": "expired", "message": "too late"}}, ClaudeUnavailableError),
     ],
 )
 async def test_an_error_of_a_message_batch_is_the_calls_error(
-    store: MemoryRunStore, claude: ScriptedClaude, kept: dict[str, str], error: type[ClaudeError]
+    store: MemoryRunStore,
+    claude: ScriptedClaude,
+    kept: dict[str, dict[str, str]],
+    error: type[ClaudeError],
 ) -> None:
     """It is raised once; the retry that follows forgets it."""
     run = store.add_run(mode=RunMode.BATCH)
@@ -354,7 +357,7 @@ async def test_an_error_of_a_message_batch_is_the_calls_error(
     row_of(run).state, row_of(run).answer = CallState.FAILED, kept
 
     again, _ = await begin(store, run, claude)
-    with pytest.raises(error, match=kept["message"]):
+    with pytest.raises(error, match=kept["error"]["message"]):
         await again.ask(REQUEST, Text)
 
 

@@ -9,9 +9,9 @@ import pytest
 from services.api.app import create_app
 from services.api.dependencies import Dependencies
 from services.pipelines.extract_records.pipeline import EXTRACT_RECORDS
-from tests.unit.api.conftest import add_key, dependencies, publisher, redis, store
+from tests.unit.api.conftest import add_key, dependencies, publisher, redis, store, texts
 
-__all__ = ["dependencies", "publisher", "redis", "store"]
+__all__ = ["dependencies", "publisher", "redis", "store", "texts"]
 
 
 @pytest.mark.parametrize(
