@@ -378,7 +378,7 @@ async def test_a_sender_that_lost_its_lock_sends_nothing(scene: Scene) -> None:
     record.read_requests = read_and_lose  # type: ignore[method-assign]  # loses the lock in between
     with pytest.raises(Exception, match=r"PostgreSQL|closed|connection"):
         await courier.submit()
-    record.read_requests = read  # type: ignore[method-assign]
+    record.read_requests = read  # type: ignore[method-assign]  # as it was
 
     assert 0 == scene.api.posts
 
@@ -420,7 +420,7 @@ async def test_a_wrong_request_fails_its_calls(scene: Scene) -> None:
 
     assert CallState.FAILED == call.state
     assert call.answer is not None
-    assert "authentication_error" == call.answer["error"]["type"]
+    assert "authentication_error" == call.answer["error_type"]
     assert 0 == (await scene.store.get_run(scene.key.id, run)).reserved_usd
 
 

@@ -413,7 +413,7 @@ async def test_a_kept_answer_of_no_use_is_forgotten_alone(
     def reread(*_: object) -> None:
         raise ClaudeMalformedAnswerError
 
-    claude.reread = reread  # type: ignore[method-assign]
+    claude.reread = reread  # type: ignore[method-assign]  # fails once
     error = await raised_by(again)
 
     question = claude.question(REQUEST, Text)
