@@ -214,13 +214,12 @@ def batch_body(requests: Sequence[tuple[str, str]]) -> bytes:
 
 def keep_error(error: ClaudeError) -> Json:
     """An error as JSON, for reread_error()."""
-    return {"error": {"type": error.error_type, "message": str(error)}}
+    return {"error_type": error.error_type, "message": str(error)}
 
 
 def reread_error(kept: Json) -> ClaudeError:
     """The error that keep_error() has kept, as if Claude had just said so."""
-    found: dict[str, str | None] = kept["error"]
-    return _error(found["type"], found["message"] or "")
+    return _error(kept["error_type"], kept["message"])
 
 
 def _error(error_type: str | None, message: str, *, code: str | None = None) -> ClaudeError:

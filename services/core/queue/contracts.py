@@ -30,7 +30,7 @@ class TaskName(StrEnum):
     """Requeue lapsed runs and hint due ones again."""
     SUBMIT_CALLS = "calls.submit"
     """Send calls of runs in batch mode to Claude."""
-    POLL_MESSAGE_BATCHES = "calls.collect"
+    POLL_MESSAGE_BATCHES = "calls.poll_batches"
     """Fetch the results of message batches that have ended."""
     HEALTH_CHECK = "health.check"
     """Answer with worker, versions and Redis latency."""

@@ -420,7 +420,7 @@ async def test_a_wrong_request_fails_its_calls(scene: Scene) -> None:
 
     assert CallState.FAILED == call.state
     assert call.answer is not None
-    assert "authentication_error" == call.answer["error"]["type"]
+    assert "authentication_error" == call.answer["error_type"]
     assert 0 == (await scene.store.get_run(scene.key.id, run)).reserved_usd
 
 

@@ -339,15 +339,12 @@ async def test_in_batch_mode_a_question_waits_for_its_message_batch(
 @pytest.mark.parametrize(
     ("kept", "error"),
     [
-        ({"error": {"type": "invalid_request_error", "message": "too long"}}, ClaudeRejectedError),
-        ({"error": {"type": "expired", "message": "too late"}}, ClaudeUnavailableError),
+        ({"error_type": "invalid_request_error", "message": "too long"}, ClaudeRejectedError),
+        ({"error_type": "expired", "message": "too late"}, ClaudeUnavailableError),
     ],
 )
 async def test_an_error_of_a_message_batch_is_the_calls_error(
-    store: MemoryRunStore,
-    claude: ScriptedClaude,
-    kept: dict[str, dict[str, str]],
-    error: type[ClaudeError],
+    store: MemoryRunStore, claude: ScriptedClaude, kept: dict[str, str], error: type[ClaudeError]
 ) -> None:
     """It is raised once; the retry that follows forgets it."""
     run = store.add_run(mode=RunMode.BATCH)
@@ -357,7 +354,7 @@ async def test_an_error_of_a_message_batch_is_the_calls_error(
     row_of(run).state, row_of(run).answer = CallState.FAILED, kept
 
     again, _ = await begin(store, run, claude)
-    with pytest.raises(error, match=kept["error"]["message"]):
+    with pytest.raises(error, match=kept["message"]):
         await again.ask(REQUEST, Text)
 
 
@@ -416,7 +413,7 @@ async def test_a_kept_answer_of_no_use_is_forgotten_alone(
     def reread(*_: object) -> None:
         raise ClaudeMalformedAnswerError
 
-    claude.reread = reread  # type: ignore[method-assign]  # a fake, spoilt
+    claude.reread = reread  # type: ignore[method-assign]  # fails once
     error = await raised_by(again)
 
     question = claude.question(REQUEST, Text)
