@@ -103,7 +103,7 @@ test-unit: $(INSTALLED)
 # Real processes with deadlines, on a machine that may be busy: a failed test is tried once more, and shown as RERUN.
 .PHONY: test-integration
 test-integration: $(INSTALLED)
-	$(if $(filter local,$(MODE)),PENSTOCK_TEST_SERVERS=embedded) $(BIN)/pytest --numprocesses 2 --reruns 1 -r fER tests/integration
+	$(if $(filter local,$(MODE)),PENSTOCK_TEST_SERVERS=embedded) $(BIN)/pytest --numprocesses 3 --reruns 1 -r fER tests/integration
 
 .PHONY: test-compose
 test-compose: $(INSTALLED)

@@ -1,5 +1,7 @@
 """Figures for Prometheus. Open to all on the inside, like the health checks."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
@@ -22,8 +24,9 @@ _TEXT = {
 async def get_metrics(request: Request, deps: Deps) -> Response:
     """Figures of the record (the same from every process) and of HTTP (summed over this host's processes)."""
     registry = CollectorRegistry()
-    registry.register(RecordMetrics(await read_totals(deps.store)))
-    registry.register(LimitMetrics(await read_limits(deps.store)))
+    totals, limits = await asyncio.gather(read_totals(deps.store), read_limits(deps.store))
+    registry.register(RecordMetrics(totals))
+    registry.register(LimitMetrics(limits))
     registry.register(request.app.state.http_metrics)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type})

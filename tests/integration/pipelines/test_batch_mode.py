@@ -20,6 +20,7 @@ from services.worker.admission import FreeAdmission
 from services.worker.batch_courier import BatchCourier, Batching
 from services.worker.executor import Limits, Outside, RunExecutor
 from services.worker.retry import RetryPolicy
+from tests.fakes.told_texts import ToldTexts
 from tests.integration.claude.conftest import RunningSimulator
 
 LIMITS = BatchLimits(max_calls=10_000, max_bytes=100_000_000, linger_s=0)
@@ -86,6 +87,7 @@ async def plant(
         Outside(claude, web=None, arxiv_url=""),
         admits=FreeAdmission(),
         pipelines={SUMMARIZE_DOCUMENTS.name: SUMMARIZE_DOCUMENTS},
+        texts=ToldTexts(),  # type: ignore[arg-type]  # has what is needed
         retry_policy=RetryPolicy(5, backoff_s=0.01, backoff_max_s=0.1),
         limits=Limits(step_s=60, run_s=3600),
     )

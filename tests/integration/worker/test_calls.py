@@ -19,6 +19,7 @@ from services.worker.admission import FreeAdmission
 from services.worker.executor import Limits, Outside, RunExecutor
 from services.worker.retry import RetryPolicy
 from tests.fakes.tiny_pipeline import ScriptedClaude, Text
+from tests.fakes.told_texts import ToldTexts
 from tests.integration.conftest import StoreFactory
 
 COST, WORST = Decimal("0.01"), Decimal("0.02")
@@ -83,6 +84,7 @@ def executor_of(store: RunStore, claude: ScriptedClaude) -> RunExecutor:
         Outside(claude=claude, web=None, arxiv_url=""),  # type: ignore[arg-type]  # no step reads pages
         admits=FreeAdmission(),
         pipelines={"crowded": CROWDED},
+        texts=ToldTexts(),  # type: ignore[arg-type]  # has what is needed
         retry_policy=RetryPolicy(max_attempts=3, backoff_s=0, backoff_max_s=0),
         limits=Limits(step_s=30, run_s=60),
     )

@@ -72,7 +72,7 @@ async def test_the_watcher_starts_a_worker_again_that_died(lab: Lab) -> None:
     worker = await lab.start_worker(**LONG_LEASE)
     for starts in (1, 2):
         await until(partial(_has_started, worker, times=starts), within_s=20)
-        await _post_waiting(lab, 1, 0.1)
+        await lab.wait_for_step("second", await lab.post("wait", 0.1))
         os.kill(worker.pool_pid, signal.SIGKILL)
     await until(partial(_has_started, worker, times=3), within_s=20)
     (run,) = await lab.wait(await lab.post("wait", 0.1))

