@@ -115,7 +115,8 @@ test-local: $(INSTALLED)
 
 # Recovery takes as long as a lease, so the lease is short: a cell then takes seconds.
 CHAOS_SETTINGS := CELERY_LEASE_TTL_S=4 CELERY_SWEEP_INTERVAL_S=1 CELERY_REHINT_AFTER_S=2 CELERY_CONCURRENCY=600 \
-  CELERY_SHUTDOWN_GRACE_S=2 CELERY_RETRY_BACKOFF_S=0.5 CELERY_MAX_ATTEMPTS=8 ANTHROPIC_TIMEOUT_S=6
+  CELERY_SHUTDOWN_GRACE_S=2 CELERY_RETRY_BACKOFF_S=0.5 CELERY_MAX_ATTEMPTS=8 ANTHROPIC_TIMEOUT_S=6 \
+  ANTHROPIC_BREAKER_PAUSE_S=2
 # A deadline that was missed on a busy machine is tried once more, and shown as RERUN; a broken promise is not.
 CHAOS_RERUNS := --reruns 1 -r fER --rerun-except 'BROKEN: (accepted|2xx|finished|duplicate|stream|unexpected|repeated)'
 CHAOS = $(BIN)/python -m tests.chaos.tree .run/tree && \

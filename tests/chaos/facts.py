@@ -17,6 +17,7 @@ SETTINGS: Final = {
     "CELERY_SHUTDOWN_GRACE_S": "25",
     "CELERY_RETRY_BACKOFF_S": "1",
     "ANTHROPIC_TIMEOUT_S": "120",
+    "ANTHROPIC_BREAKER_PAUSE_S": "30",
 }
 """Settings that decide how fast things recover, and their defaults."""
 TESTED: Final = ("config", "services", "docker", "compose.yaml", "requirements", "tests/chaos")
