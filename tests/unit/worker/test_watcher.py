@@ -75,6 +75,48 @@ def test_its_death_is_its_childs() -> None:
     assert (-signal.SIGKILL, "") == _end(watcher)
 
 
+def _watch_leaseholder(folder: Path, script: str) -> "subprocess.Popen[str]":
+    """A watcher of a worker that holds leases and then does what the script says; its postmortem does nothing."""
+    worker = (
+        "import os, signal, sys, time\n"
+        "from services.worker.flight_recorder import FlightRecorder\n"
+        "FlightRecorder.of_this_process().begin('w1')\n"
+        f"open({str(folder / 'starts')!r}, 'a').write('x')\n"
+        f"{script}"
+    )
+    watcher = (
+        "import sys, services.worker.watcher as w\n"
+        "w.postmortem_command = lambda *_, **__: ['true']\n"
+        f"sys.exit(w.main([sys.executable, '-c', {worker!r}]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", watcher],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_it_starts_a_worker_again_but_not_for_ever(tmp_path: Path) -> None:
+    """Twenty that die at once, one after the other, are a defect: then it is the container's turn."""
+    status, _ = _end(_watch_leaseholder(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"))
+
+    assert (137, "x" * 20) == (status, (tmp_path / "starts").read_text())
+
+
+def test_a_worker_that_dies_of_a_stop_is_not_started_again(tmp_path: Path) -> None:
+    """Whoever stops the container gets it stopped, also if the worker holds leases at its end."""
+    watcher = _watch_leaseholder(tmp_path, "print('ready', flush=True); time.sleep(60)")
+    assert watcher.stdout is not None
+    watcher.stdout.readline()
+
+    watcher.terminate()
+    status, _ = _end(watcher)
+
+    assert (128 + signal.SIGTERM, "x") == (status, (tmp_path / "starts").read_text())
+
+
 def test_it_stays_small() -> None:
     """It lives beside a worker for all its life: no Celery, no asyncio, no settings."""
     heavy = "{'asyncio', 'celery', 'config', 'pydantic', 'subprocess', 'uuid', 'logging'}"
