@@ -205,9 +205,11 @@ SETTLE_CALLS = statement(
 
 
 def forgetting(gone: str) -> str:
-    """CTEs that delete calls; what is reserved for them becomes doubtful. The runs are locked.
+    """CTEs that delete calls of locked runs, and free what is reserved for them.
 
-    Use `:doubt_calls_of_runs` in the one UPDATE of `runs` that the statement has.
+    It becomes doubtful, unless the call was never sent because it waited for a message batch.
+
+    Use `:free_calls_of_runs` in the one UPDATE of `runs` that the statement has.
 
     Args:
         gone: What follows DELETE FROM claude_calls.
@@ -215,15 +217,17 @@ def forgetting(gone: str) -> str:
     return f"""
     forgotten AS (
         DELETE FROM claude_calls {gone} RETURNING claude_calls.*),
-    doubted AS MATERIALIZED (
-        SELECT * FROM forgotten WHERE state IN :call_unsettled),
-    doubted_calls AS (
+    freed AS MATERIALIZED (
+        SELECT *, CASE state WHEN :call_waiting THEN 0 ELSE worst_usd END AS doubt_usd
+          FROM forgotten WHERE state IN :call_unsettled),
+    doubted AS (
         INSERT INTO doubtful_calls (run_id, reservation, step, key_id, day, worst_usd)
-        SELECT run_id, reservation, step, key_id, day, worst_usd FROM doubted),
-    doubted_days AS (
+        SELECT run_id, reservation, step, key_id, day, worst_usd FROM freed
+         WHERE state <> :call_waiting),
+    freed_days AS (
         UPDATE key_days SET reserved_usd = key_days.reserved_usd - day.worst_usd,
-                            doubtful_usd = key_days.doubtful_usd + day.worst_usd
-          FROM (SELECT key_id, day, sum(worst_usd) AS worst_usd FROM doubted
-                 GROUP BY key_id, day) AS day
+                            doubtful_usd = key_days.doubtful_usd + day.doubt_usd
+          FROM (SELECT key_id, day, sum(worst_usd) AS worst_usd, sum(doubt_usd) AS doubt_usd
+                  FROM freed GROUP BY key_id, day) AS day
          WHERE key_days.key_id = day.key_id AND key_days.day = day.day)
     """  # noqa: S608 - constants of the callers

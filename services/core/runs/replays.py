@@ -83,7 +83,7 @@ REPLAY_RUNS = statement(
            SET state = :replay_target, input = coalesce(item.input, runs.input),
                output = NULL, failure = NULL, started_at = NULL, finished_at = NULL,
                deadline_at = NULL, crashes = 0, lapses = 0,
-               budget_usd = coalesce(item.budget_usd, runs.budget_usd), :doubt_calls_of_runs,
+               budget_usd = coalesce(item.budget_usd, runs.budget_usd), :free_calls_of_runs,
                -- Whatever else it failed of, it did not kill the process.
                is_isolated = is_isolated AND failure ->> 'reason' IS NOT DISTINCT FROM
                              :reason_crashed,

@@ -50,7 +50,8 @@ def statement(sql: str) -> TextClause:
     them up, and `:add_cost_to_runs` adds the sums of `paid` to a row of that table.
     `:item_cost` names those columns of an item.
     `:call_unsettled` are the states of calls for which money is reserved, and
-    `:doubt_calls_of_runs` makes what is reserved for the calls in `doubted` doubtful in a run.
+    `:free_calls_of_runs` takes what is reserved for the calls in `freed` from a run, and makes it
+    doubtful where they may have been made.
     """
     return text(NAME.sub(lambda match: FRAGMENTS.get(match[1], match[0]), sql))
 
@@ -70,10 +71,10 @@ def _fragments() -> dict[str, str]:
             f"{name} = {table}.{name} + paid.{name}" for name in COST_COLUMNS
         )
     found["item_cost"] = ", ".join(f"item.{name}" for name in COST_COLUMNS)
-    doubted = "(SELECT sum(worst_usd) FROM doubted WHERE doubted.run_id = runs.id)"
-    found["doubt_calls_of_runs"] = (
-        f"reserved_usd = runs.reserved_usd - coalesce({doubted}, 0), "
-        f"doubtful_usd = runs.doubtful_usd + coalesce({doubted}, 0)"
+    freed = "coalesce((SELECT sum({}) FROM freed WHERE freed.run_id = runs.id), 0)"
+    found["free_calls_of_runs"] = (
+        f"reserved_usd = runs.reserved_usd - {freed.format('worst_usd')}, "
+        f"doubtful_usd = runs.doubtful_usd + {freed.format('doubt_usd')}"
     )
     unsettled = (CallState.OPEN, CallState.WAITING, CallState.SUBMITTED)
     found["call_unsettled"] = f"({', '.join(map(_quote, unsettled))})"

@@ -91,7 +91,7 @@ RECORD_CHECKPOINTS = _fenced(
      RETURNING steps.run_id, steps.name),
     {CALLS_OF_DONE},
     changed AS (
-        UPDATE runs SET lapses = 0, event_seq = event_seq + 1, :doubt_calls_of_runs
+        UPDATE runs SET lapses = 0, event_seq = event_seq + 1, :free_calls_of_runs
           FROM done
          WHERE runs.id = done.run_id
      RETURNING runs.id AS run_id, runs.event_seq),
@@ -142,7 +142,7 @@ RETRY_RUNS = _fenced(
            SET state = :retry_target, lease_owner = NULL, lease_until = NULL,
                next_at = now() + make_interval(secs => item.delay_s),
                hint_at = now() + make_interval(secs => item.delay_s),
-               event_seq = event_seq + 1, :doubt_calls_of_runs
+               event_seq = event_seq + 1, :free_calls_of_runs
           FROM held JOIN item USING (run_id)
          WHERE runs.id = held.run_id
      RETURNING runs.id AS run_id, runs.event_seq, runs.next_at),
@@ -236,7 +236,7 @@ FAIL_RUNS = _fenced(
         UPDATE runs
            SET state = :fail_target, failure = item.failure, finished_at = now(),
                lease_owner = NULL, lease_until = NULL, event_seq = event_seq + 1,
-               :doubt_calls_of_runs
+               :free_calls_of_runs
           FROM held JOIN item USING (run_id)
          WHERE runs.id = held.run_id
      RETURNING runs.id AS run_id, runs.event_seq, runs.failure),

@@ -320,6 +320,21 @@ async def test_what_a_message_batch_will_answer_is_not_forgotten(
     assert (COST, WORST, NOTHING) == await owed(store, run)
 
 
+async def test_a_call_that_was_never_sent_is_not_in_doubt(store: RunStore, api_key: ApiKey) -> None:
+    """It waits for its message batch when its run is cancelled and begins anew: it has cost nothing."""
+    run = await accept(store, api_key, mode=RunMode.BATCH)
+    lease = await claim(store)
+    await store.open_call(lease, in_batch(b"waiting"))
+    await store.park_run(lease, step="parse", wait_s=3600, reason="batch")
+    await store.cancel_run(api_key.id, run.id)
+    assert (NOTHING, WORST, NOTHING) == await owed(store, run)
+
+    await store.replay_run(api_key.id, run.id, step_names=STEPS, from_step="parse", input=None)
+
+    assert (await claim(store)).calls == ()
+    assert (NOTHING, NOTHING, NOTHING) == await owed(store, run)
+
+
 async def test_results_that_come_while_a_run_is_being_parked_are_not_missed(
     open_store: StoreFactory, api_key: ApiKey
 ) -> None:
