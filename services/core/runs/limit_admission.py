@@ -16,8 +16,8 @@ CROWDING = 0.9
 BLIND_HORIZON_S = 3.0
 BLIND_ANSWERS = 20
 """The same while the limits are unknown, or what calls take: the next answers tell."""
-PROBE_S = 120.0
-"""Seconds after which another probe is sent: the process of the first has died."""
+PROBE_S = 20.0
+"""Seconds after which another probe is sent: the process of the first may have died."""
 LARGE_S = 3.0
 LARGE_RATIO = 3.0
 """A call is large if it takes more than the room of these seconds, and so many times the mean."""
@@ -129,8 +129,8 @@ def _ready_s(state: LimitState, cost: Cost, *, now_s: float) -> float:
             needed = min(takes + left_alone + RESERVE * bucket.limit, bucket.size)
             missing = needed - bucket.level
             ready_s = max(ready_s, now_s + missing * 60 / (bucket.limit * state.factor))
-    if state.seen_at_s == 0 and state.in_flight.requests >= state.window:
-        return max(ready_s, now_s + 2 * MAX_DELAY_S)  # somebody's answer comes first
+    if state.is_window_full(now_s):
+        return max(ready_s, now_s + 2 * MAX_DELAY_S)
     return ready_s
 
 

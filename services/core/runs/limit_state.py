@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 WINDOW_START = 10.0
-"""Calls under way at once before anything is known of the limits."""
-FLIGHT_SLOT_S = 15.0
+"""The window before anything is known of the limits."""
+FLIGHT_SLOT_S = 5.0
 FLIGHT_MAX_S = 600.0
 """Seconds after which a call that nobody told the end of is forgotten: its process has died."""
+BLIND_FLIGHT_S = 5.0
+"""Seconds for which a call takes room in the window. The first calls may all have died with their
+process, and then nobody learns anything from them: others must get their turn."""
 
 
 class Cost(NamedTuple):
@@ -101,7 +104,7 @@ class LimitState:
     tail_s: float = 0.0
     """End of the queue of those who were told to come again later."""
     window: float = WINDOW_START
-    """Calls under way at once while no limits are known."""
+    """Calls that may be under way at once, or begin in a few seconds, while no limits are known."""
     faults: int = 0
     """Overloads and absences in a row."""
     open_until_s: float = 0.0
@@ -126,6 +129,12 @@ class LimitState:
     def in_flight(self) -> Cost:
         """What the calls under way take."""
         return Cost.sum(iter(self.flight.values()))
+
+    def is_window_full(self, now_s: float) -> bool:
+        """Whether somebody's answer should come first, as no limits are known yet."""
+        oldest = now_s - BLIND_FLIGHT_S - FLIGHT_SLOT_S
+        young = (cost.requests for slot, cost in self.flight.items() if float(slot) > oldest)
+        return self.seen_at_s == 0 and sum(young) >= self.window
 
     @property
     def is_breaker_open(self) -> bool:

@@ -15,7 +15,15 @@ from services.core.runs.limit_admission import (
     Go,
     decide,
 )
-from services.core.runs.limit_state import WINDOW_START, Bucket, Caps, Cost, LimitState
+from services.core.runs.limit_state import (
+    BLIND_FLIGHT_S,
+    FLIGHT_SLOT_S,
+    WINDOW_START,
+    Bucket,
+    Caps,
+    Cost,
+    LimitState,
+)
 
 NOW_S = 1_700_000_000.0
 SMALL = Demand(100, 10)
@@ -216,6 +224,19 @@ def test_while_limits_are_unknown_few_are_under_way() -> None:
     assert sum(isinstance(decision, Go) for decision in decisions) == WINDOW_START
     assert 2 * MAX_DELAY_S <= min(waits_s)
     assert max(waits_s) < 10
+
+
+def test_calls_that_died_before_the_first_answer_keep_nobody_away_for_long() -> None:
+    """A worker was killed with all of the first calls: nothing is known, and nobody will tell."""
+    state = LimitState(at_s=NOW_S)
+    for _ in range(int(WINDOW_START)):
+        admitted(state)
+
+    assert isinstance(ask(state, now_s=NOW_S + 2), ComeAgain)
+
+    later_s = NOW_S + BLIND_FLIGHT_S + FLIGHT_SLOT_S
+    decisions = [ask(state, now_s=later_s) for _ in range(50)]
+    assert sum(isinstance(decision, Go) for decision in decisions) == WINDOW_START
 
 
 def test_while_few_have_answered_nobody_is_sent_away_for_long() -> None:
