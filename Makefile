@@ -96,14 +96,16 @@ check: $(INSTALLED) secrets ## Lint, check types and layers, and check the files
 	$(BIN)/shellcheck .ci/run docker/redis/start.sh
 	@if docker compose version >/dev/null 2>&1; then for files in $(COMPOSE_SETS); do (set -x; COMPOSE_FILE=$$files docker compose config --quiet); done; fi
 
+# pytest-timeout ends a test from within; what hangs beyond that (the longest may take 300 s) shows where, and ends.
+UNSTUCK := -o faulthandler_timeout=330 -o faulthandler_exit_on_timeout=true
 .PHONY: test-unit
 test-unit: $(INSTALLED)
-	$(BIN)/pytest --numprocesses 2 tests/unit tests/architecture
+	$(BIN)/pytest --numprocesses 2 $(UNSTUCK) tests/unit tests/architecture
 
 # Real processes with deadlines, on a machine that may be busy: a failed test is tried once more, and shown as RERUN.
 .PHONY: test-integration
 test-integration: $(INSTALLED)
-	$(if $(filter local,$(MODE)),PENSTOCK_TEST_SERVERS=embedded) $(BIN)/pytest --numprocesses 3 --reruns 1 -r fER tests/integration
+	$(if $(filter local,$(MODE)),PENSTOCK_TEST_SERVERS=embedded) $(BIN)/pytest --numprocesses 3 $(UNSTUCK) --reruns 1 -r fER tests/integration
 
 .PHONY: test-compose
 test-compose: $(INSTALLED)
