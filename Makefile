@@ -78,10 +78,15 @@ pipeline: ## Start a new pipeline that works, with its test: NAME=my_pipeline
 
 # --- checks -------------------------------------------------------------------------------------
 
+# What leaves a core idle goes side by side; each shows its lines when it has ended.
+BOTH := --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 .PHONY: test
 test: ## Run everything: check, unit, integration, and end to end in containers and as local processes
 	@[[ $${CI:-} != true || $(MODE) == compose ]] || { echo 'CI=true, but no Docker engine answers' >&2; exit 1; }
-	@$(MAKE) check test-unit test-integration $(if $(filter compose,$(MODE)),test-compose) test-local test-chaos-$(MODE)
+	@$(MAKE) $(BOTH) check test-unit
+	@$(MAKE) test-integration
+	@$(MAKE) $(BOTH) $(if $(filter compose,$(MODE)),test-compose) test-local
+	@$(MAKE) test-chaos-$(MODE)
 
 .PHONY: check
 check: $(INSTALLED) secrets ## Lint, check types and layers, and check the files that Docker and Compose read
