@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     trial = verbs.add_parser("trial")
     trial.add_argument("--mode", choices=("compose", "local"), required=True)
     trial.add_argument("--name", help="trials of different names can run side by side")
+    trial.add_argument("--stacks", type=int, default=1, help="so many, side by side")
     trial.add_argument("--tree", type=Path, help="run this copy of the code (tests.chaos.tree)")
     trial.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a line for its .env"

@@ -107,12 +107,16 @@ def _watch(options: argparse.Namespace) -> None:
 
 
 def _trial(options: argparse.Namespace) -> int:
-    from local.trial import Trial, run_trial  # noqa: PLC0415 - needs packages
+    from local.trial import Trial, run_trials  # noqa: PLC0415 - needs packages
 
     tree = options.tree.resolve() if options.tree else None
     name = options.name or (f"{options.mode}-{tree.name}" if tree else options.mode)
-    trial = Trial(options.mode, name=name, root=options.root, tree=tree, shell=options.shell)
-    return run_trial(trial, options.command, settings=options.set)
+    names = [name, *(f"{name}-{number}" for number in range(2, options.stacks + 1))]
+    trials = [
+        Trial(options.mode, name=name, root=options.root, tree=tree, shell=options.shell)
+        for name in names
+    ]
+    return run_trials(trials, options.command, settings=options.set)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {

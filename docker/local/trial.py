@@ -1,13 +1,15 @@
 """A stack of its own for a test run: own ports, secrets, data and names, so that a running stack is not touched."""
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -78,6 +80,12 @@ class Trial:
         }
 
     @property
+    def own_environment(self) -> dict[str, str]:
+        """What tells its environment from that of another trial."""
+        own = ("COMPOSE_", "PENSTOCK_")
+        return {name: text for name, text in self.environment.items() if name.startswith(own)}
+
+    @property
     def _local(self) -> list[str]:
         """The local stack's own command line, without its verb."""
         return [
@@ -137,6 +145,11 @@ class Trial:
         """Carry out one of its commands."""
         subprocess.run(self.command(verb), check=True, cwd=self.root, env=self.environment)  # noqa: S603 - our own words
 
+    def start(self) -> None:
+        """Build what it needs, and start it."""
+        self.do("build")
+        self.do("up")
+
     def save_logs(self) -> Path:
         """Write every log of the stack into one file."""
         path = self.folder.with_suffix(".log")
@@ -147,21 +160,29 @@ class Trial:
         return path
 
 
-def run_trial(trial: Trial, command: list[str], *, settings: Iterable[str] = ()) -> int:
-    """Run a command, such as pytest, against a fresh stack; the command's exit status."""
-    trial.prepare(settings)
-    with ExitStack() as cleanup:
-        cleanup.callback(trial.do, "down")
+def run_trials(trials: Sequence[Trial], command: list[str], *, settings: Iterable[str] = ()) -> int:
+    """Run a command, such as pytest, against fresh stacks; the command's exit status.
+
+    It gets the first one's environment, and in PENSTOCK_E2E_STACKS what to put in its place for each of them.
+    """
+    lines = list(settings)
+    for trial in trials:
+        trial.prepare(lines)
+    environment = trials[0].environment | {
+        "PENSTOCK_E2E_STACKS": json.dumps([trial.own_environment for trial in trials])
+    }
+    with ThreadPoolExecutor(len(trials)) as threads, ExitStack() as cleanup:
+        cleanup.callback(lambda: list(threads.map(lambda trial: trial.do("down"), trials)))
         status = 1
         try:
-            trial.do("build")
-            trial.do("up")
-            status = subprocess.call(command, cwd=trial.root, env=trial.environment)  # noqa: S603 - from the Makefile
+            list(threads.map(Trial.start, trials))
+            status = subprocess.call(command, cwd=trials[0].root, env=environment)  # noqa: S603 - from the Makefile
         except subprocess.CalledProcessError as error:
             sys.stderr.write(f"{error}\n")
         finally:
             if status:
-                sys.stderr.write(f"the services' logs: {trial.save_logs()}\n")
+                logs = " ".join(str(trial.save_logs()) for trial in trials)
+                sys.stderr.write(f"the services' logs: {logs}\n")
     return status
 
 

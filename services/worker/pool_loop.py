@@ -1,13 +1,14 @@
 """The asyncio loop of a worker process: its thread, what takes part in stopping it, how late it is."""
 
 import asyncio
+import gc
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
@@ -172,7 +173,8 @@ class PoolLoop:
 
     def stack(self) -> str:
         """Where the loop's thread is just now."""
-        frame = sys._current_frames().get(self.thread.ident or 0)  # noqa: SLF001 - no public way
+        with _without_collections():
+            frame = sys._current_frames().get(self.thread.ident or 0)  # noqa: SLF001 - no public way
         return "".join(traceback.format_stack(frame)) if frame else ""
 
     def _run(self) -> None:
@@ -233,6 +235,22 @@ class PoolLoop:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=self.limits.cleanup_s)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No garbage collection meanwhile.
+
+    One within sys._current_frames() can wait for a lock that its own thread holds, and never return: python/cpython
+    issue 106883, in Python 3.11 up to 3.11.8.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 async def _close_resources(timeout_s: float) -> None:

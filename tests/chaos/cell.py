@@ -1,7 +1,6 @@
 """One cell: load, a fault in the middle of it, its end, and the verdict."""
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -16,6 +15,7 @@ from tests.chaos.client import JsonObject, Load, open_api
 from tests.chaos.faults import Answers, Fault
 from tests.chaos.prober import Probe, Prober, summarize
 from tests.chaos.scene import Scene
+from tests.chaos.stack import from_runner
 from tests.chaos.verdict import Evidence, Verdict, judge
 from tests.chaos.watchers import Watcher
 
@@ -28,7 +28,6 @@ EMAIL: Final = {
     "template": "Dear {{name}},\n\nI read about your work on {{research_topic}}.\n\nKind regards\n{{sender}}",
     "recipient": {"name": "Dr. Elena Marsh", "affiliation": "Northfield University"},
     "sender": "Sam Okafor",
-    "sources": [f"{os.environ.get('PENSTOCK_E2E_SAMPLES_URL')}/researcher.html"],  # noqa: TID251 - the runner's
 }
 
 
@@ -79,7 +78,8 @@ def body_of(fault: Fault, number: int, *, runs: int) -> JsonObject:
     if fault.poison is not None and number < runs and number % fault.poison_every == 1:
         return {"pipeline": "drill", "input": fault.input | fault.poison}
     if fault.has_emails and number % EMAIL_EVERY == EMAIL_EVERY - 1:
-        return {"pipeline": "outreach_email", "input": EMAIL}
+        sources = [f"{from_runner('SAMPLES_URL')}/researcher.html"]
+        return {"pipeline": "outreach_email", "input": EMAIL | {"sources": sources}}
     return {"pipeline": fault.pipelines[number % len(fault.pipelines)], "input": fault.input}
 
 

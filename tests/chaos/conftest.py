@@ -1,5 +1,6 @@
 """The stack that chaos tests do things to, and the form of the suite."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,24 @@ PLANS = {
     # For mutants, which never finish some runs: nobody waits long for them.
     "hasty": Plan(runs=12, probe_every_s=0.5, watchers=2, timeout_s=30, seed=1),
 }
+
+
+STACKS: list[dict[str, str]] = json.loads(os.environ.get("PENSTOCK_E2E_STACKS", "[]"))  # noqa: TID251 - same
+FIRST = ("test_storm", "test_crowd")
+"""They last the longest, so that what comes last does not keep one stack busy while the others wait."""
+
+
+def pytest_configure() -> None:
+    """Each process of pytest-xdist has a stack of its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # noqa: TID251 - same
+    if worker:
+        os.environ.update(STACKS[int(worker.removeprefix("gw"))])  # noqa: TID251 - same
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first where stacks share the work; a deploy, which stays, comes last in any case."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # noqa: TID251 - same
+        items.sort(key=lambda item: item.path.stem not in FIRST)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,8 +90,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 @pytest.fixture(scope="session")
 def results(scene: Scene) -> Results:
-    """Where cells write down what they found."""
-    return Results(ROOT / ".run/chaos" / f"{MODE}-{FORM}.json", describe(scene, form=FORM))
+    """Where cells write down what they found; each process of pytest-xdist on its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")  # noqa: TID251 - same
+    name = "-".join(filter(None, (MODE, FORM, worker)))
+    return Results(ROOT / ".run/chaos" / f"{name}.json", describe(scene, form=FORM))
 
 
 def _stack() -> Stack:

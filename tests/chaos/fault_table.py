@@ -111,7 +111,8 @@ PROCESSES: Final = (
         moments=6,
         runs=6,
         running=1,
-        input={"seconds": 1.5},
+        # A checkpoint clears a suspect, so the first step must outlast the time that it takes to see it and to kill.
+        input={"seconds": 0.3, "first_seconds": 3.5},
     ),
     killed(
         "isolated worker",

@@ -15,7 +15,9 @@ MAX_TOKENS = 64
 
 async def first(plan: DrillInput, context: StepContext) -> Progress:
     """Begin."""
-    return Progress(plan=plan, words=(await work(plan, context),))
+    seconds = plan.seconds if plan.first_seconds is None else plan.first_seconds
+    patient = plan.model_copy(update={"seconds": seconds})
+    return Progress(plan=plan, words=(await work(patient, context),))
 
 
 async def second(progress: Progress, context: StepContext) -> Progress:

@@ -28,6 +28,8 @@ class DrillInput(_Model):
 
     seconds: float = Field(default=0, ge=0)
     """Seconds that each step sleeps before its call."""
+    first_seconds: float | None = Field(default=None, ge=0)
+    """Seconds that the first step sleeps instead."""
     poison: Poison | None = None
     poison_step: Literal["first", "second", "third"] = "second"
     """The step that the poison strikes, before its call."""

@@ -23,6 +23,8 @@ telemetry.flush()
 telemetry.shutdown()
 print(time.monotonic() - started, telemetry.is_initialized())
 """
+PATIENT_SPANS = SPANS.replace("flush()", "flush(30_000)")
+"""So that a busy machine loses none of them: a process that ends waits for seconds only."""
 NO_SOCKETS = """
 import socket
 def refuse(*address):
@@ -70,7 +72,7 @@ def test_a_second_initialize_changes_nothing(
 ) -> None:
     """All spans arrive, once, under the first name."""
     before = len(collector.spans)
-    done = processes.run_python(SPANS)
+    done = processes.run_python(PATIENT_SPANS)
     spans = collector.spans[before:]
 
     assert done.stderr == ""
@@ -82,14 +84,16 @@ def test_with_a_token_spans_go_to_logfire(processes: Processes, collector: OtlpC
     """Logfire's own exporter is used, here with the collector in Logfire's place."""
     before = len(collector.spans)
     processes.run_python(
-        SPANS,
+        PATIENT_SPANS,
         OTEL_EXPORTER_OTLP_ENDPOINT="",
         LOGFIRE_TOKEN="pylf_v1_us_0123456789",
         LOGFIRE_BASE_URL=collector.url,
     )
 
-    assert {"x"} == {span.name for span in collector.spans[before:]}
-    assert len(collector.spans) - before == 2000
+    spans = collector.spans[before:]
+    assert {"x"} == {span.name for span in spans}
+    # Logfire's exporter sends again what was not answered in time: on a busy machine a span can come twice.
+    assert len({span.span_id for span in spans}) == 2000
 
 
 @pytest.mark.parametrize("kind", ["refused", "hanging"])

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextvars
+import gc
 import inspect
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -453,6 +455,23 @@ def test_a_blocked_loop_is_reported_once_with_its_stack(
     assert "in block_the_loop" in blocked[0]
     assert watch.lag_s > 0.15
     assert "was blocked for 0." in caplog.text
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_nothing_is_collected_while_frames_are_listed(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, *, is_enabled: bool
+) -> None:
+    """Python 3.11 can hang for ever then, holding the GIL; afterwards all is as it was."""
+    seen: list[bool] = []
+    monkeypatch.setattr(sys, "_current_frames", lambda: seen.append(gc.isenabled()) or {})
+    try:
+        gc.enable() if is_enabled else gc.disable()
+        harness.pool._pool.stack()
+        seen.append(gc.isenabled())
+    finally:
+        gc.enable()
+
+    assert [False, is_enabled] == seen
 
 
 def test_a_loop_that_is_blocked_for_long_is_stuck(harness: Harness) -> None:

@@ -1,6 +1,5 @@
 """A worker gets what it can execute, and no index is left unused for that."""
 
-import asyncio
 import re
 from typing import Any
 
@@ -67,10 +66,10 @@ async def test_a_run_of_unknown_shape_is_anybodys(
 
 
 async def test_totals_tell_of_runs_that_nobody_can_execute(
-    open_store: StoreFactory, api_key: ApiKey
+    open_store: StoreFactory, api_key: ApiKey, fresh_database: PostgresSettings
 ) -> None:
     """Due for long, and no living process says that it knows their shape."""
-    store = open_store(rehint_after_s=0.1, lease_ttl_s=0.5)
+    store = open_store()
     await accept(store, api_key)
     await accept(store, api_key, pipeline="a")
     unknown = await accept(store, api_key, pipeline="typo")
@@ -79,14 +78,14 @@ async def test_totals_tell_of_runs_that_nobody_can_execute(
 
     async def count() -> int:
         """Ask a store that has counted nothing yet: counts are kept for a few seconds."""
-        return (await open_store(rehint_after_s=0.1, lease_ttl_s=0.5).get_totals()).unclaimable_runs
+        return (await open_store().get_totals()).unclaimable_runs
 
     assert await count() == 0  # due, but not for long
-    await asyncio.sleep(0.2)
+    await run_sql(fresh_database, "UPDATE runs SET next_at = next_at - interval '11 s'")
     assert await count() == 1
     await store.cancel_run(api_key.id, unknown.id)
     assert await count() == 0
-    await asyncio.sleep(0.5)
+    await run_sql(fresh_database, "UPDATE heartbeats SET at = at - interval '31 s'")
     assert await count() == 2  # the only worker is silent
 
 
