@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from uuid_utils.compat import uuid7
@@ -166,6 +167,46 @@ async def test_a_checkpoint_is_written_once(store: RunStore, api_key: ApiKey) ->
     assert len(await events_of(store, run)) == 4
     with pytest.raises(ValueError, match="done already"):
         await store.start_step(lease, "parse")
+
+
+async def test_a_checkpoint_starts_the_next_step(store: RunStore, api_key: ApiKey) -> None:
+    """Both are one statement; told again, as after an outage, the try is the same and nothing is told."""
+    run = await accept(store, api_key)
+    lease = await claim(store)
+    checkpoint = Checkpoint("parse", {"n": 1})
+    first = await store.record_checkpoint(lease, checkpoint, next_step="research")
+    again = await store.record_checkpoint(lease, checkpoint, next_step="research")
+
+    running = await store.get_run(api_key.id, run.id)
+    told = (await events_of(store, run))[-2:]
+    assert (first, again) == (1, 1)
+    assert [step.state for step in running.steps] == ["succeeded", "running", "pending"]
+    assert running.steps[1].attempts == 1
+    assert [(event.type, event.data) for event in told] == [
+        (EventType.STEP_SUCCEEDED, {"step": "parse"}),
+        (EventType.STEP_STARTED, {"step": "research", "attempt": 1}),
+    ]
+
+
+async def test_the_end_of_a_run_brings_the_last_checkpoint(
+    store: RunStore, api_key: ApiKey
+) -> None:
+    """Output, checkpoint and both events are one statement; the events keep their order."""
+    run = await accept(store, api_key)
+    lease = await claim(store)
+    for step, following in pairwise(STEPS):
+        await store.record_checkpoint(lease, Checkpoint(step, {}), next_step=following)
+    await pay(store, lease, STEPS[-1])
+    await store.finish_run(lease, {"n": 1}, last_step=STEPS[-1])
+
+    done = await store.get_run(api_key.id, run.id)
+    events = await events_of(store, run)
+    assert (done.state, done.output, done.reserved_usd) == (RunState.SUCCEEDED, {"n": 1}, 0)
+    assert (done.steps[-1].state, done.steps[-1].output) == (StepState.SUCCEEDED, {"n": 1})
+    assert [event.type for event in events[-2:]] == ["step.succeeded", "run.succeeded"]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    with pytest.raises(LeaseLostError):
+        await store.finish_run(lease, {"n": 2}, last_step=STEPS[-1])
 
 
 async def test_an_unknown_step_is_refused(store: RunStore, api_key: ApiKey) -> None:
