@@ -110,7 +110,9 @@ class RunExecutor:
         ):
             ending = await self._run(lease)
             telemetry.annotate(ending=type(ending).__name__)
-            logger.info("run %s: %s", lease.run_id, type(ending).__name__)
+            # A run that went well has told so in the record; thousands of lines a second help nobody.
+            level = logging.DEBUG if isinstance(ending, Succeeded) else logging.INFO
+            logger.log(level, "run %s: %s", lease.run_id, type(ending).__name__)
             return ending
 
     async def record(self, lease: Lease, ending: Ending) -> None:
@@ -145,7 +147,7 @@ class RunExecutor:
 
     async def _run(self, lease: Lease) -> Ending:
         pipeline = self._pipelines.get(lease.pipeline)
-        if pipeline is None or set(pipeline.step_names) != lease.step_attempts.keys():
+        if pipeline is None or lease.step_attempts.keys() != set(pipeline.step_names):
             return PutBack("This worker knows no such pipeline with the steps of this run.")
         run_ends_at_s = monotonic_s() + lease.remaining_s
         value, attempt = lease.input, lease.started_attempt
