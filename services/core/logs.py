@@ -4,9 +4,7 @@ import logging
 import logging.config
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
@@ -23,14 +21,25 @@ _BOUND: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=No
 _UNWANTED_EXTRAS: Final = ("color_message", "data", "taskName")
 
 
-@contextmanager
-def bound(**values: object) -> Iterator[None]:
-    """Put values such as request_id or run_id into every log line written inside."""
-    token = _BOUND.set({**bound_values(), **{name: str(value) for name, value in values.items()}})
-    try:
-        yield
-    finally:
-        _BOUND.reset(token)
+class bound:  # noqa: N801 - used like a function
+    """Put values such as request_id or run_id into every log line written inside.
+
+    A class, and not a generator: each step of each run goes through here.
+    """
+
+    __slots__ = ("_token", "_values")
+
+    def __init__(self, **values: object) -> None:
+        self._values = values
+        self._token: Token[dict[str, str] | None] | None = None
+
+    def __enter__(self) -> None:
+        named = {name: str(value) for name, value in self._values.items()}
+        self._token = _BOUND.set({**bound_values(), **named})
+
+    def __exit__(self, *error: object) -> None:
+        if self._token is not None:
+            _BOUND.reset(self._token)
 
 
 def bound_values() -> dict[str, str]:

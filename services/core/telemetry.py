@@ -7,7 +7,8 @@ Spans carry names, ids, sizes and times; prompts and answers only with LOGFIRE_C
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import Token
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,6 +40,11 @@ class _Setup:
     settings: LogfireSettings
     service_name: str
     pid: int
+
+    @property
+    def is_exporting(self) -> bool:
+        """Whether anybody gets the spans."""
+        return bool(self.settings.token or self.settings.otlp_endpoint)
 
 
 _setup: _Setup | None = None
@@ -157,8 +163,9 @@ def current_traceparent() -> str | None:
     return carrier.get("traceparent")
 
 
-@contextmanager
-def span(name: str, *, traceparent: str | None = None, **attributes: Any) -> Iterator[trace.Span]:
+def span(
+    name: str, *, traceparent: str | None = None, **attributes: Any
+) -> AbstractContextManager[trace.Span]:
     """A span, below the current one or below a remote traceparent.
 
     Args:
@@ -168,7 +175,16 @@ def span(name: str, *, traceparent: str | None = None, **attributes: Any) -> Ite
     """
     parent = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
     named = {key: value for key, value in attributes.items() if value is not None}
-    logged = {key: named[key] for key in _LOGGED_ATTRIBUTES if key in named}
+    logged: dict[str, Any] = {key: named[key] for key in _LOGGED_ATTRIBUTES if key in named}
+    if _setup is not None and not _setup.is_exporting:
+        return _Unrecorded(parent, logged)
+    return _recorded(name, parent, named, logged)
+
+
+@contextmanager
+def _recorded(
+    name: str, parent: otel_context.Context | None, named: dict[str, Any], logged: dict[str, Any]
+) -> Iterator[trace.Span]:
     with (
         logs.bound(**logged),
         _TRACER.start_as_current_span(
@@ -178,9 +194,36 @@ def span(name: str, *, traceparent: str | None = None, **attributes: Any) -> Ite
         yield current
 
 
+class _Unrecorded(AbstractContextManager[trace.Span]):
+    """Stands for a span that nobody would get: making one costs more than all else of a small step.
+
+    Log lines, and what is called, are in the remote trace all the same.
+    """
+
+    __slots__ = ("_bound", "_parent", "_token")
+
+    def __init__(self, parent: otel_context.Context | None, logged: dict[str, Any]) -> None:
+        self._parent = parent
+        self._bound = logs.bound(**logged)
+        self._token: Token[otel_context.Context] | None = None
+
+    def __enter__(self) -> trace.Span:
+        self._bound.__enter__()
+        if self._parent is not None:
+            self._token = otel_context.attach(self._parent)
+        return trace.get_current_span()
+
+    def __exit__(self, *error: object) -> None:
+        if self._token is not None:
+            otel_context.detach(self._token)
+        self._bound.__exit__(None, None, None)
+
+
 def annotate(**attributes: Any) -> None:
     """Add attributes to the current span."""
-    trace.get_current_span().set_attributes(_to_attributes(attributes))
+    current = trace.get_current_span()
+    if current.is_recording():
+        current.set_attributes(_to_attributes(attributes))
 
 
 def record_content(**texts: str) -> None:

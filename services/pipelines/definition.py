@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 from uuid import UUID
 
@@ -61,6 +62,12 @@ class StepContext:
     """The arXiv API's query address."""
 
 
+@cache
+def _hints_of(function: StepFunction) -> dict[str, Any]:
+    """The types of a step function; kept, for they are asked for with each run."""
+    return get_type_hints(function)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One function of a pipeline; its output is checkpointed under its name."""
@@ -75,14 +82,13 @@ class Step:
     @property
     def input_type(self) -> type[BaseModel]:
         """The model that the step takes."""
-        hints = get_type_hints(self.function)
-        first: type[BaseModel] = next(iter(hints.values()))
+        first: type[BaseModel] = next(iter(_hints_of(self.function).values()))
         return first
 
     @property
     def output_type(self) -> type[BaseModel]:
         """The model that the step gives."""
-        given: type[BaseModel] = get_type_hints(self.function)["return"]
+        given: type[BaseModel] = _hints_of(self.function)["return"]
         return given
 
 
@@ -130,7 +136,7 @@ class Pipeline(Generic[RunOutput]):
         """The model of the run's output."""
         return self.steps[-1].output_type
 
-    @property
+    @cached_property
     def step_names(self) -> tuple[str, ...]:
         """The steps' names, in order."""
         return tuple(step.name for step in self.steps)

@@ -1,7 +1,6 @@
 """The calls of one try of a step, as they are in the record."""
 
 import asyncio
-from collections import Counter
 from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +12,8 @@ from services.core.runs.states import CallState
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
 from services.worker.patience import until_store_answers
+
+NO_USAGE, NO_COST = Usage(), Decimal(0)
 
 
 class CallName(NamedTuple):
@@ -35,17 +36,17 @@ class CallBook:
         self._has_calls_in_batches = any(
             call.state in {CallState.WAITING, CallState.SUBMITTED} for call in self._past.values()
         )
-        self._numbers: Counter[bytes] = Counter()
+        self._numbers: dict[bytes, int] = {}
         self._under_way: set[UUID] = set()
-        self._change = asyncio.Event()
+        self._change: asyncio.Event | None = None  # most tries wait for none
         self._settling: set[asyncio.Task[None]] = set()
-        self.usage = Usage()
-        self.cost_usd = Decimal(0)
+        self.usage = NO_USAGE
+        self.cost_usd = NO_COST
 
     def name(self, question: bytes) -> tuple[CallName, PastCall | None]:
         """The name of the next call with this question, and the call that was made under it before."""
-        name = CallName(question, self._numbers[question])
-        self._numbers[question] += 1
+        name = CallName(question, self._numbers.get(question, 0))
+        self._numbers[question] = name.number + 1
         return name, self._past.get(name)
 
     @property
@@ -60,6 +61,8 @@ class CallBook:
 
     def next_change(self) -> asyncio.Event:
         """Set when a call of this try has ended."""
+        if self._change is None:
+            self._change = asyncio.Event()
         return self._change
 
     async def open(
@@ -110,8 +113,9 @@ class CallBook:
     def leave(self, call: OpenCall) -> None:
         """The call is over for this try, settled or not."""
         self._under_way.discard(call.reservation)
-        self._change.set()
-        self._change = asyncio.Event()
+        if self._change is not None:
+            self._change.set()
+            self._change = None
 
     async def _settle(
         self,

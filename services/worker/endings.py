@@ -7,10 +7,12 @@ from services.core.runs.models import Failure, Forgotten, Json, NewEmail
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """Every step has its checkpoint."""
+    """Every step is done."""
 
     output: Json
     email: NewEmail | None
+    last_step: str | None = None
+    """The step whose output that is, if it has no checkpoint yet: it gets it with the run's end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from random import random
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from services.core.errors import CallParkedError, LeaseLostError, PenstockError
 from services.core.runs.models import Checkpoint, Failure, Forgotten, Json, Lease, NewEmail
 from services.core.runs.states import FailureReason
 from services.core.runs.store import RunStore
-from services.pipelines.definition import Pipeline, Step, StepContext, Web
+from services.pipelines.definition import EmailDraft, Pipeline, Step, StepContext, Web
 from services.worker.admission import Admits
 from services.worker.bounds import TookTooLongError, run_within
 from services.worker.call_book import CallBook
@@ -110,7 +110,9 @@ class RunExecutor:
         ):
             ending = await self._run(lease)
             telemetry.annotate(ending=type(ending).__name__)
-            logger.info("run %s: %s", lease.run_id, type(ending).__name__)
+            # A run that went well has told so in the record; thousands of lines a second help nobody.
+            level = logging.DEBUG if isinstance(ending, Succeeded) else logging.INFO
+            logger.log(level, "run %s: %s", lease.run_id, type(ending).__name__)
             return ending
 
     async def record(self, lease: Lease, ending: Ending) -> None:
@@ -121,8 +123,8 @@ class RunExecutor:
         """
         store = self._store
         match ending:
-            case Succeeded(output, email):
-                write = partial(store.finish_run, lease, output, email)
+            case Succeeded(output, email, last_step):
+                write = partial(store.finish_run, lease, output, email, last_step=last_step)
             case Retrying(step, error, delay_s, is_counted, forgotten):
                 write = partial(
                     store.retry_run,
@@ -144,48 +146,73 @@ class RunExecutor:
         await until_store_answers(write)
 
     async def _run(self, lease: Lease) -> Ending:
-        store = self._store
         pipeline = self._pipelines.get(lease.pipeline)
-        if pipeline is None or set(pipeline.step_names) != set(lease.step_attempts):
+        if pipeline is None or lease.step_attempts.keys() != set(pipeline.step_names):
             return PutBack("This worker knows no such pipeline with the steps of this run.")
         run_ends_at_s = monotonic_s() + lease.remaining_s
-        value = lease.input
-        for step in pipeline.steps:
+        value, attempt = lease.input, lease.started_attempt
+        for step, following in zip(pipeline.steps, (*pipeline.steps[1:], None), strict=True):
             if step.name in lease.checkpoints:
                 value = lease.checkpoints[step.name]
                 continue
             with telemetry.span(step.name, run_id=lease.run_id, step=step.name):
-                attempt = await until_store_answers(partial(store.start_step, lease, step.name))
+                if attempt is None:
+                    start = partial(self._store.start_step, lease, step.name)
+                    attempt = await until_store_answers(start)
                 current = self._new_try(lease, step, attempt, run_ends_at_s)
                 outcome = await self._try_step(current, value)
             if isinstance(outcome, _Stopped):
                 return outcome
-            if lease.is_on_probation and step is not pipeline.steps[-1]:
-                return Cleared()
+            if following is None:
+                return await self._finish(current, pipeline, outcome)
             value = outcome
+            attempt = await self._go_on(lease, Checkpoint(step.name, value), following)
+            if lease.is_on_probation:
+                return Cleared()
         last = self._new_try(lease, pipeline.steps[-1], 1, math.inf)  # all is done and paid for
-        return await self._finish(last, pipeline, value)
+        return await self._end(last, pipeline, value)
 
     async def _finish(self, last: _Try, pipeline: Pipeline[Any], output: Json) -> Ending:
-        ending = await self._within_bounds(last, partial(_succeed, pipeline, output))
+        """What follows from the last step's output, which is not recorded yet."""
+        ending = await self._end(replace(last, run_ends_at_s=math.inf), pipeline, output)
+        if isinstance(ending, Succeeded):
+            return replace(ending, last_step=last.step.name)
+        checkpoint = Checkpoint(last.step.name, output)
+        await until_store_answers(partial(self._store.record_checkpoint, last.lease, checkpoint))
+        return ending
+
+    async def _end(self, last: _Try, pipeline: Pipeline[Any], output: Json) -> Ending:
+        """What follows from the run's output."""
+        if pipeline.email_of is None:
+            return Succeeded(output, None)
+        ending = await self._within_bounds(
+            last, partial(_succeed, pipeline, pipeline.email_of, output)
+        )
         if isinstance(ending, Retrying):
             # What makes the email is pure: it would fail in the same way for ever.
             return _fail(last, FailureReason.PERMANENT, ending.error)
         return ending
 
+    async def _go_on(self, lease: Lease, checkpoint: Checkpoint, following: Step) -> int | None:
+        """Record a checkpoint and start the step that follows, if it is to follow here."""
+        is_next = not lease.is_on_probation and following.name not in lease.checkpoints
+        write = partial(
+            self._store.record_checkpoint,
+            lease,
+            checkpoint,
+            next_step=following.name if is_next else None,
+        )
+        return await until_store_answers(write)
+
     async def _try_step(self, current: _Try, value: Json) -> Json | _Stopped:
-        """Try a step once and record its checkpoint: its output as JSON, or what follows."""
+        """Try a step once: its output as JSON, or what follows."""
         try:
             output = await self._within_bounds(current, partial(self._call, current, value))
             await current.text.flush()  # so that it comes before what follows in the record
         finally:
             current.text.close()
-        lease, book = current.lease, current.book
+        book = current.book
         telemetry.annotate(attempt=current.attempt, cost_usd=book.cost_usd, **asdict(book.usage))
-        if isinstance(output, _Stopped):
-            return output
-        checkpoint = Checkpoint(current.step.name, output)
-        await until_store_answers(partial(self._store.record_checkpoint, lease, checkpoint))
         return output
 
     def _new_try(self, lease: Lease, step: Step, attempt: int, run_ends_at_s: float) -> _Try:
@@ -256,11 +283,11 @@ class RunExecutor:
         )
 
 
-async def _succeed(pipeline: Pipeline[Any], output: Json) -> Succeeded:
+async def _succeed(
+    pipeline: Pipeline[Any], email_of: Callable[[Any], EmailDraft], output: Json
+) -> Succeeded:
     """The run's output and the email that it stands for."""
-    if pipeline.email_of is None:
-        return Succeeded(output, None)
-    draft = pipeline.email_of(pipeline.output_type.model_validate(output))
+    draft = email_of(pipeline.output_type.model_validate(output))
     email = NewEmail(
         id=draft.id,
         template_type=draft.template_type,

@@ -57,6 +57,8 @@ class LeaseKeeper:
         self._identity = identity
         self._beat_interval_s = lease_ttl_s / BEATS_PER_LEASE
         self._held: dict[asyncio.Task[None], _Held] = {}
+        self._latest: dict[UUID, asyncio.Task[None]] = {}
+        """The latest execution of each run that is held."""
         self._released: list[UUID] = []
         self.left_behind = 0
         """Runs that are held in the record, but not executed any more: nobody could give them back."""
@@ -70,6 +72,8 @@ class LeaseKeeper:
 
         def forget(task: asyncio.Task[None]) -> None:
             del self._held[task]
+            if self._latest.get(lease.run_id) is task:
+                del self._latest[lease.run_id]
             if error := task.exception():
                 # A defect of ours: the lease lapses.
                 self.left_behind += 1
@@ -78,15 +82,14 @@ class LeaseKeeper:
 
         # It came back while its last execution here has not noticed yet. That one's lease is gone;
         # heartbeats could not tell, for the run is held: by this one.
-        earlier = {
-            task: held for task, held in self._held.items() if held.lease.run_id == lease.run_id
-        }
-        _cut_off(earlier, kept=())
+        if earlier := self._latest.get(lease.run_id):
+            _cut_off({earlier: self._held[earlier]}, kept=())
         held = _Held(lease, self._reporter.report_start(lease))
         task = asyncio.create_task(
             self._execute(held), name=f"run {lease.run_id}", context=context_of(lease.run_id)
         )
         self._held[task] = held
+        self._latest[lease.run_id] = task
         task.add_done_callback(forget)
 
     async def keep_forever(self, on_beat: Callable[[], None] = lambda: None) -> None:

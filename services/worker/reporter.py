@@ -12,12 +12,18 @@ from services.worker.endings import Cleared, Ending, Failed, Parked, PutBack, Re
 
 _Event = tuple[str, dict[str, Any]]
 
+AT_ONCE = 1000
+"""Executions that are reported however soon one follows the other."""
+PER_S = 100
+"""Executions that are reported in the long run: Flower takes no more, and each costs the worker's CPU."""
+
 
 class RunReporter:
     """Sends Celery's task events for runs from a background thread, best effort.
 
     A hint says nothing of the run that it leads to, so hints send no events and runs do: with the
-    run's id, pipeline, state and runtime.
+    run's id, pipeline, state and runtime. Of many thousand short runs it shows a part; all are in
+    the record.
     """
 
     def __init__(self, app: Celery, *, worker: str) -> None:
@@ -25,9 +31,12 @@ class RunReporter:
         self._app = app
         self._worker = worker
         self._outbox: Outbox[_Event] = Outbox("flower events", self._send)
+        self._room = Room(at_once=AT_ONCE, per_s=PER_S)
 
     def report_start(self, lease: Lease) -> "RunReport":
         """Tell that the run was taken and is executed from now on."""
+        if not self._room.take(monotonic_s()):
+            return RunReport(None, lease)
         self.put(
             "task-received",
             lease,
@@ -68,16 +77,39 @@ class RunReporter:
             dispatcher.flush()
 
 
-class RunReport:
-    """What Flower is told about one execution."""
+class Room:
+    """Room for so many at once, that grows back with time."""
 
-    def __init__(self, reporter: RunReporter, lease: Lease) -> None:
+    def __init__(self, *, at_once: int, per_s: float) -> None:
+        self._at_once = at_once
+        self._per_s = per_s
+        self._left = float(at_once)
+        self._seen_s = 0.0
+
+    def take(self, now_s: float) -> bool:
+        """Take room for one; whether there was any."""
+        self._left = min(self._at_once, self._left + (now_s - self._seen_s) * self._per_s)
+        self._seen_s = now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class RunReport:
+    """What Flower is told about one execution; nothing, without a reporter."""
+
+    __slots__ = ("_lease", "_reporter", "_started_at_s")
+
+    def __init__(self, reporter: RunReporter | None, lease: Lease) -> None:
         self._reporter = reporter
         self._lease = lease
         self._started_at_s = monotonic_s()
 
     def end(self, ending: Ending) -> None:
         """Tell how the execution ended."""
+        if self._reporter is None:
+            return
         match ending:
             case Succeeded():
                 runtime_s = monotonic_s() - self._started_at_s
@@ -99,4 +131,5 @@ class RunReport:
         self._put("task-retried", exception=reason, traceback="")
 
     def _put(self, event: str, **fields: Any) -> None:
-        self._reporter.put(event, self._lease, **fields)
+        if self._reporter is not None:
+            self._reporter.put(event, self._lease, **fields)

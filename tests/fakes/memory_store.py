@@ -163,13 +163,24 @@ class MemoryRunStore:
         run.tries[step] += 1
         return run.tries[step]
 
-    async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
+    async def record_checkpoint(
+        self, lease: Lease, checkpoint: Checkpoint, *, next_step: str | None = None
+    ) -> int | None:
         run = self._held(lease)
-        run.lease.checkpoints[checkpoint.step] = checkpoint.output
-        run.calls = {key: row for key, row in run.calls.items() if key[0] != checkpoint.step}
+        self._keep(run, checkpoint)
+        return None if next_step is None else await self.start_step(lease, next_step)
 
-    async def finish_run(self, lease: Lease, output: Json, email: NewEmail | None = None) -> None:
+    async def finish_run(
+        self,
+        lease: Lease,
+        output: Json,
+        email: NewEmail | None = None,
+        *,
+        last_step: str | None = None,
+    ) -> None:
         run = self._held(lease)
+        if last_step is not None:
+            self._keep(run, Checkpoint(last_step, output))
         run.state, run.output, run.email = RunState.SUCCEEDED, output, email
 
     async def retry_run(
@@ -291,6 +302,10 @@ class MemoryRunStore:
         )
         run.lease = replace(run.lease, fence=run.lease.fence + 1, calls=calls)
         return run.lease
+
+    def _keep(self, run: MemoryRun, checkpoint: Checkpoint) -> None:
+        run.lease.checkpoints[checkpoint.step] = checkpoint.output
+        run.calls = {key: row for key, row in run.calls.items() if key[0] != checkpoint.step}
 
     def _check(self) -> None:
         if self.is_away:

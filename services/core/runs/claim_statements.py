@@ -136,6 +136,9 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
     Nobody waits for a row that another worker is just taking. The fence grows, so that whoever held
     the run before writes nothing any more. Times are the database's: no worker's clock decides.
 
+    The first step without a checkpoint is started with it, unless its claimer may not know the run's
+    steps (a run without a shape), or the run came on since the statement began: its holder starts it.
+
     Args:
         candidates: CTEs, the last of them `candidate`: id and place of runs, the first to be taken
             first, and due_at for those of the same place.
@@ -145,13 +148,28 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
         f"""
         WITH RECURSIVE {candidates},
         due AS (
-            SELECT runs.id, place, started_at IS NULL AS is_first
+            SELECT runs.id, place, started_at IS NULL AS is_first, shape IS NOT NULL AS is_known
               FROM candidate JOIN runs ON runs.id = candidate.id
              -- As an expression no partial index can serve it: the rows are found by their ids.
              WHERE state || '' IN :claim_sources AND {condition} AND {FITTING}
              ORDER BY place, due_at
              LIMIT CAST(:up_to AS bigint)
                FOR UPDATE OF runs SKIP LOCKED),
+        started AS (
+            UPDATE steps SET state = :step_running, attempts = attempts + 1, started_at = now()
+              FROM due CROSS JOIN LATERAL (
+                  SELECT name FROM steps AS open
+                   WHERE open.run_id = due.id AND open.state <> :step_succeeded
+                   ORDER BY position LIMIT 1) AS next_one
+             WHERE is_known AND steps.run_id = due.id AND steps.name = next_one.name
+               -- Once more, for the row as it is now: a checkpoint may be younger than what was read.
+               AND steps.state <> :step_succeeded
+         RETURNING due.id, place, is_first, steps.name AS step, steps.attempts AS step_attempt),
+        taken AS (
+            SELECT * FROM started
+            UNION ALL
+            SELECT id, place, is_first, NULL, NULL FROM due
+             WHERE id NOT IN (SELECT id FROM started)),
         claimed AS (
             UPDATE runs
                SET state = :claim_target, fence = fence + 1, attempts = attempts + 1,
@@ -162,15 +180,21 @@ def _claim(candidates: str, *, condition: str) -> TextClause:
                        + make_interval(secs => CAST(:run_timeout_s AS double precision))
                        + CASE runs.mode WHEN :mode_batch THEN interval '{BATCH_GRACE}'
                          ELSE interval '0' END),
-                   event_seq = event_seq + CASE WHEN is_first THEN 1 ELSE 0 END
-              FROM due
-             WHERE runs.id = due.id
-         RETURNING runs.*, place, is_first),
+                   event_seq = event_seq + is_first::integer + (step IS NOT NULL)::integer
+              FROM taken
+             WHERE runs.id = taken.id
+         RETURNING runs.*, place, is_first, step, step_attempt),
         told AS (
             INSERT INTO events (run_id, seq, type, data)
-            SELECT id, event_seq, :event_run_started, '{{}}' FROM claimed WHERE is_first)
-        SELECT seen.candidates, id, key_id, mode, attempts, fence, pipeline, input, traceparent, created_at, budget_usd,
-               shape, is_isolated AND lapses > 0 AND crashes = 0 AS is_on_probation,
+            SELECT id, event_seq - (step IS NOT NULL)::integer, :event_run_started, '{{}}'
+              FROM claimed WHERE is_first
+            UNION ALL
+            SELECT id, event_seq, :event_step_started,
+                   jsonb_build_object('step', step, 'attempt', step_attempt)
+              FROM claimed WHERE step IS NOT NULL)
+        SELECT seen.candidates, id, key_id, mode, attempts, fence, pipeline, input, traceparent,
+               created_at, budget_usd, shape, step, step_attempt,
+               is_isolated AND lapses > 0 AND crashes = 0 AS is_on_probation,
                extract(epoch FROM deadline_at - now())::double precision AS remaining_s
           FROM (SELECT count(*) AS candidates FROM candidate) AS seen
           LEFT JOIN claimed ON true

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +36,7 @@ turn chooses more."""
 # every checkpoint that an earlier holder committed.
 READ_STEPS = statement(
     """
-    SELECT run_id, name, failures, state = :step_succeeded AS is_done, output
+    SELECT run_id, name, position, failures, state = :step_succeeded AS is_done, output
       FROM steps WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
     """
 )
@@ -251,10 +252,13 @@ def _leases(
     """The leases on claimed runs, in the runs' order."""
     checkpoints: dict[UUID, dict[str, Json]] = {run.id: {} for run in runs}
     failures: dict[UUID, dict[str, int]] = {run.id: {} for run in runs}
-    for step in steps:
+    first_open: dict[UUID, str] = {}
+    for step in sorted(steps, key=attrgetter("position")):
         failures[step.run_id][step.name] = step.failures
         if step.is_done:
             checkpoints[step.run_id][step.name] = step.output
+        else:
+            first_open.setdefault(step.run_id, step.name)
     return [
         Lease(
             run_id=run.id,
@@ -272,6 +276,8 @@ def _leases(
             is_on_probation=run.is_on_probation,
             mode=RunMode(run.mode),
             calls=tuple(calls[run.id]),
+            # A replay that came in between may have opened an earlier step than the one started.
+            started_attempt=run.step_attempt if run.step == first_open.get(run.id) else None,
         )
         for run in runs
     ]

@@ -203,6 +203,9 @@ class Lease:
     mode: RunMode = RunMode.LIVE
     calls: tuple[PastCall, ...] = ()
     """The calls of steps that have no checkpoint yet."""
+    started_attempt: int | None = None
+    """The claim has started the first step without a checkpoint: this try of it, counted as start_step
+    counts. None if nothing was started."""
 
 
 @dataclass(frozen=True, slots=True)

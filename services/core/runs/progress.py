@@ -65,16 +65,24 @@ class RunProgress:
             raise ValueError(message)
         return int(row.attempts)
 
-    async def record_checkpoint(self, lease: Lease, checkpoint: Checkpoint) -> None:
-        """Keep a step's output."""
-        row = await self._checkpoints.submit(lease, step=checkpoint.step, output=checkpoint.output)
+    async def record_checkpoint(
+        self, lease: Lease, checkpoint: Checkpoint, *, next_step: str | None = None
+    ) -> int | None:
+        """Keep a step's output, and count a try of the next step."""
+        step = checkpoint.step
+        row = await self._checkpoints.submit(
+            lease, step=step, output=checkpoint.output, next_step=next_step
+        )
         if not row.is_known:
-            message = f"run {lease.run_id} has no step {checkpoint.step!r}"
+            message = f"run {lease.run_id} has no step {step!r}"
             raise ValueError(message)
+        return None if row.next_attempt is None else int(row.next_attempt)
 
-    async def finish_run(self, lease: Lease, output: Json, email: NewEmail | None) -> None:
+    async def finish_run(
+        self, lease: Lease, output: Json, email: NewEmail | None, *, last_step: str | None
+    ) -> None:
         """End a run well."""
-        await self._finishes.submit(lease, output=output, **_email(email))
+        await self._finishes.submit(lease, step=last_step, output=output, **_email(email))
 
     async def retry_run(
         self,

@@ -76,11 +76,61 @@ CALLS_OF_DONE = forgetting(
     """
 )
 
-# A step is done. The first writer wins: told a second time, nothing changes. The run has come on,
-# so what its process died of before was not this run. The calls of the step have served.
+# A step is done, and the next one begins. The first writer wins: told a second time, nothing changes,
+# and the try that has begun then is told again: only this holder can have begun it. The run has come
+# on, so what its process died of before was not this run. The calls of the step have served.
 RECORD_CHECKPOINTS = _fenced(
     Transition.CHECKPOINT,
-    "step text, output jsonb",
+    "step text, output jsonb, next_step text",
+    f"""
+    done AS (
+        UPDATE steps
+           SET state = :step_succeeded, finished_at = now(), error = NULL, output = item.output
+          FROM held JOIN item USING (run_id)
+         WHERE steps.run_id = held.run_id AND steps.name = item.step
+           AND steps.state <> :step_succeeded
+     RETURNING steps.run_id, steps.name),
+    {CALLS_OF_DONE},
+    started AS (
+        UPDATE steps SET state = :step_running, attempts = attempts + 1, started_at = now()
+          FROM held JOIN item USING (run_id)
+         WHERE steps.run_id = held.run_id AND steps.name = item.next_step
+           AND steps.state NOT IN (:step_running, :step_succeeded)
+     RETURNING steps.run_id, steps.name, steps.attempts),
+    news AS (
+        SELECT run_id, done.name AS done, started.name AS started, attempts,
+               (done.name IS NOT NULL)::integer + (started.name IS NOT NULL)::integer AS number
+          FROM done FULL JOIN started USING (run_id)),
+    changed AS (
+        UPDATE runs SET lapses = 0, event_seq = event_seq + news.number, :free_calls_of_runs
+          FROM news
+         WHERE runs.id = news.run_id
+     RETURNING runs.id AS run_id, runs.event_seq, news.done, news.started, news.attempts),
+    told AS (
+        INSERT INTO events (run_id, seq, type, data)
+        SELECT run_id, event_seq - (started IS NOT NULL)::integer, :event_step_succeeded,
+               jsonb_build_object('step', done)
+          FROM changed WHERE done IS NOT NULL
+        UNION ALL
+        SELECT run_id, event_seq, :event_step_started,
+               jsonb_build_object('step', started, 'attempt', attempts)
+          FROM changed WHERE started IS NOT NULL)
+    SELECT held.run_id, steps.name IS NOT NULL AS is_known,
+           coalesce(started.attempts, following.attempts) AS next_attempt
+      FROM held JOIN item USING (run_id)
+      LEFT JOIN steps ON steps.run_id = held.run_id AND steps.name = item.step
+      LEFT JOIN steps AS following
+             ON following.run_id = held.run_id AND following.name = item.next_step
+      LEFT JOIN started ON started.run_id = held.run_id
+    """,  # noqa: S608 - constants of this module
+)
+
+# The run is done, and with it its last step, unless that has its checkpoint already; the email is
+# stored with them.
+FINISH_RUNS = _fenced(
+    Transition.FINISH,
+    """step text, output jsonb,
+       email_id uuid, template_type text, subject text, body text, email_metadata jsonb""",
     f"""
     done AS (
         UPDATE steps
@@ -91,33 +141,14 @@ RECORD_CHECKPOINTS = _fenced(
      RETURNING steps.run_id, steps.name),
     {CALLS_OF_DONE},
     changed AS (
-        UPDATE runs SET lapses = 0, event_seq = event_seq + 1, :free_calls_of_runs
-          FROM done
-         WHERE runs.id = done.run_id
-     RETURNING runs.id AS run_id, runs.event_seq),
-    told AS (
-        INSERT INTO events (run_id, seq, type, data)
-        SELECT run_id, event_seq, :event_step_succeeded, jsonb_build_object('step', name)
-          FROM changed JOIN done USING (run_id))
-    SELECT held.run_id, steps.name IS NOT NULL AS is_known
-      FROM held JOIN item USING (run_id)
-      LEFT JOIN steps ON steps.run_id = held.run_id AND steps.name = item.step
-    """,  # noqa: S608 - constants of this module
-)
-
-# The run is done; its email is stored with it.
-FINISH_RUNS = _fenced(
-    Transition.FINISH,
-    """output jsonb,
-       email_id uuid, template_type text, subject text, body text, email_metadata jsonb""",
-    """
-    changed AS (
         UPDATE runs
            SET state = :finish_target, output = item.output, finished_at = now(),
-               lease_owner = NULL, lease_until = NULL, event_seq = event_seq + 1
-          FROM held JOIN item USING (run_id)
+               lease_owner = NULL, lease_until = NULL,
+               event_seq = event_seq + 1 + (done.name IS NOT NULL)::integer,
+               :free_calls_of_runs
+          FROM held JOIN item USING (run_id) LEFT JOIN done USING (run_id)
          WHERE runs.id = held.run_id
-     RETURNING runs.id AS run_id, runs.key_id, runs.event_seq),
+     RETURNING runs.id AS run_id, runs.key_id, runs.event_seq, done.name AS done),
     stored AS (
         INSERT INTO emails (id, run_id, key_id, template_type, subject, body, metadata)
         SELECT email_id, run_id, key_id, template_type, subject, body, email_metadata
@@ -125,9 +156,12 @@ FINISH_RUNS = _fenced(
          WHERE email_id IS NOT NULL),
     told AS (
         INSERT INTO events (run_id, seq, type, data)
-        SELECT run_id, event_seq, :event_run_succeeded, '{}' FROM changed)
+        SELECT run_id, event_seq - 1, :event_step_succeeded, jsonb_build_object('step', done)
+          FROM changed WHERE done IS NOT NULL
+        UNION ALL
+        SELECT run_id, event_seq, :event_run_succeeded, '{{}}' FROM changed)
     SELECT run_id FROM changed
-    """,
+    """,  # noqa: S608 - constants of this module
 )
 
 # A try failed, and there will be another.

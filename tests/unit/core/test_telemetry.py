@@ -33,7 +33,8 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 
 def _set_up(monkeypatch: pytest.MonkeyPatch, *, pid: int, **settings: bool) -> None:
-    setup = telemetry._Setup(LogfireSettings(**settings), "test", pid)  # type: ignore[arg-type]  # booleans only
+    given = LogfireSettings(otlp_endpoint="http://127.0.0.1:9", **settings)  # type: ignore[arg-type]  # booleans only
+    setup = telemetry._Setup(given, "test", pid)
     monkeypatch.setattr(telemetry, "_setup", setup)
 
 
@@ -172,3 +173,25 @@ def test_fastapi_still_takes_its_telemetry_options_where_we_put_them() -> None:
     assert options["operation_spans"] is options["logs"] is options["metrics"] is False
     assert options["exclude"]({"path": "/livez"})
     assert not options["exclude"]({"path": "/v1/runs"})
+
+
+def test_without_a_backend_no_span_is_made(
+    exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would get it; log lines still say whose they are, and in which trace."""
+    setup = telemetry._Setup(LogfireSettings(), "worker", os.getpid())
+    monkeypatch.setattr(telemetry, "_setup", setup)
+
+    with telemetry.span("run", traceparent=REMOTE, run_id=7), telemetry.span("step", step="ask"):
+        context = logs.log_context()
+        telemetry.annotate(ending="Succeeded")
+        traceparent = telemetry.current_traceparent()
+
+    assert REMOTE == traceparent
+    assert {
+        "run_id": "7",
+        "step": "ask",
+        "trace_id": REMOTE.split("-")[1],
+    }.items() <= context.items()
+    assert () == exporter.get_finished_spans()
+    assert {} == logs.log_context()

@@ -83,6 +83,107 @@ async def test_a_backlog_is_worked_off_without_further_hints(
     assert max(store.claims) <= 4
 
 
+async def test_slots_that_get_free_one_by_one_are_filled_together(
+    store: MemoryRunStore,
+    make_dispatcher: MakeDispatcher,
+    claude: ScriptedClaude,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One claim follows as many ends as are worth it, not one each."""
+    monkeypatch.setattr("services.worker.dispatcher.GATHER_S", 60.0)
+    gate = asyncio.Semaphore(0)
+    claude.before_answer = gate.acquire
+    for _ in range(100):
+        store.add_run()
+    make_dispatcher(slots=20)
+    await until(lambda: len(claude.asked) == 20)
+
+    for _ in range(5):
+        assert [20] == store.claims
+        before = store.states().count(RunState.SUCCEEDED)
+        gate.release()
+        await until(lambda more=before + 1: more == store.states().count(RunState.SUCCEEDED))
+
+    await until(lambda: len(claude.asked) == 25)
+    assert [20, 5] == store.claims
+
+
+async def test_ends_are_not_gathered_for_long(
+    store: MemoryRunStore, make_dispatcher: MakeDispatcher, claude: ScriptedClaude
+) -> None:
+    """A slot does not stay empty because no other gets free."""
+    gate = asyncio.Semaphore(0)
+    claude.before_answer = gate.acquire
+    for _ in range(21):
+        store.add_run()
+    make_dispatcher(slots=20)
+    await until(lambda: len(claude.asked) == 20)
+
+    gate.release()
+
+    await until(lambda: len(claude.asked) == 21)
+
+
+async def test_a_hint_is_followed_at_once_while_little_is_going_on(
+    store: MemoryRunStore,
+    make_dispatcher: MakeDispatcher,
+    claude: ScriptedClaude,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is gathered as long as each claim finds one run."""
+    monkeypatch.setattr("services.worker.dispatcher.GATHER_S", 60.0)
+    claude.before_answer = asyncio.Event().wait
+    dispatcher = make_dispatcher(slots=20)
+    dispatcher.wake()
+
+    for number in range(1, 4):
+        run = store.add_run()
+        dispatcher.wake()
+        await until(lambda run=run: run.state is RunState.RUNNING)
+        assert number == store.states().count(RunState.RUNNING)
+
+
+async def test_hints_are_gathered_while_many_come(
+    store: MemoryRunStore,
+    make_dispatcher: MakeDispatcher,
+    claude: ScriptedClaude,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a claim of several runs the next ones come together, too."""
+    monkeypatch.setattr("services.worker.dispatcher.GATHER_S", 0.05)
+    claude.before_answer = asyncio.Event().wait
+    for _ in range(2):
+        store.add_run()
+    dispatcher = make_dispatcher(slots=20)
+    await until(lambda: store.states() == [RunState.RUNNING] * 2)
+
+    for _ in range(10):
+        store.add_run()
+        dispatcher.wake()
+        await asyncio.sleep(0)
+
+    await until(lambda: store.states() == [RunState.RUNNING] * 12)
+    assert 2 == len(store.claims)
+
+
+async def test_a_few_slots_that_are_left_are_filled_a_little_later(
+    store: MemoryRunStore,
+    make_dispatcher: MakeDispatcher,
+    claude: ScriptedClaude,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A whole claim that leaves few slots is followed by another, without an end or a hint."""
+    monkeypatch.setattr("services.worker.dispatcher.CLAIM_BATCH", 8)
+    claude.before_answer = asyncio.Event().wait
+    for _ in range(10):
+        store.add_run()
+
+    make_dispatcher(slots=9)
+
+    await until(lambda: store.states().count(RunState.RUNNING) == 9)
+    assert [8, 1] == store.claims
+
+
 async def test_never_more_runs_than_slots(
     store: MemoryRunStore,
     make_dispatcher: MakeDispatcher,

@@ -1,6 +1,7 @@
 """A run from its lease to its ending."""
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -20,7 +21,7 @@ from services.core.usage import Usage
 from services.pipelines.definition import Step, StepContext
 from services.worker.endings import Cleared, Ending, Failed, Parked, PutBack, Retrying, Succeeded
 from services.worker.executor import RunExecutor
-from tests.fakes.memory_store import MemoryRunStore
+from tests.fakes.memory_store import MemoryRun, MemoryRunStore
 from tests.fakes.tiny_pipeline import EMAIL_ID, ScriptedClaude, Text, sign, tiny_pipeline
 from tests.fakes.told_texts import ToldTexts
 from tests.unit.worker.conftest import MakeExecutor
@@ -71,13 +72,13 @@ async def test_claudes_text_is_told_before_the_checkpoint(
     """Whoever watches has read the whole answer when the step is done; failed tries tell theirs as well."""
     store.add_run()
     told_at_checkpoint: list[object] = []
-    record_checkpoint = store.record_checkpoint
+    keep = store._keep
 
-    async def record(lease: Lease, checkpoint: Checkpoint) -> None:
+    def note(run: MemoryRun, checkpoint: Checkpoint) -> None:
         told_at_checkpoint.append(list(texts.told))
-        await record_checkpoint(lease, checkpoint)
+        keep(run, checkpoint)
 
-    store.record_checkpoint = record
+    store._keep = note
     await _execute(make_executor(), store)
 
     asked = [(1, "ask", 1), (0, "Dear "), (0, "Ada"), "flush", "close"]
@@ -130,6 +131,32 @@ async def test_a_run_whose_steps_are_all_done_only_has_to_end(
 
     assert {} == run.tries
     assert ({"text": "b"}, RunState.SUCCEEDED) == (run.output, run.state)
+
+
+async def test_a_step_that_the_claim_has_started_is_not_started_again(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """Its try has the number that the claim gave it; the next step's is its own."""
+    run = store.add_run()
+    run.tries["ask"] = 3
+
+    await make_executor().execute(replace(await _claim(store), started_attempt=3))
+
+    assert {"ask": 3, "sign": 1} == run.tries
+
+
+async def test_the_last_checkpoint_comes_with_the_end(
+    store: MemoryRunStore, make_executor: MakeExecutor
+) -> None:
+    """One statement writes both, so that the run is never seen without either."""
+    run = store.add_run()
+    executor = make_executor()
+    lease = await _claim(store)
+
+    ending = await executor.execute(lease)
+
+    assert isinstance(ending, Succeeded)
+    assert (["ask"], "sign") == (list(run.lease.checkpoints), ending.last_step)
 
 
 async def test_an_error_of_the_moment_requeues_the_run(
@@ -411,6 +438,7 @@ async def test_a_failing_email_is_the_pipelines_failure(
 
     expected = Failure(FailureReason.PERMANENT, "sign", "Unexpected ZeroDivisionError.", 1)
     assert expected == run.failure
+    assert {"text": "Dear Ada, signed in try 1"} == run.lease.checkpoints["sign"]
 
 
 async def test_recording_an_ending_waits_for_the_record(

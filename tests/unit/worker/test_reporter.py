@@ -7,7 +7,7 @@ import pytest
 from services.core.runs.models import Failure
 from services.core.runs.states import FailureReason
 from services.worker.endings import Ending, Failed, Parked, Retrying, Succeeded
-from services.worker.reporter import RunReporter
+from services.worker.reporter import Room, RunReporter
 from tests.fakes.memory_store import MemoryRunStore
 
 
@@ -17,6 +17,7 @@ class Told(RunReporter):
     def __init__(self) -> None:
         self.events: list[tuple[str, dict]] = []
         self._outbox = self
+        self._room = Room(at_once=4, per_s=0)
 
     def put(self, *event, **fields) -> None:
         if len(event) == 1:
@@ -78,3 +79,24 @@ def test_each_execution_is_a_task_of_its_own(told: Told) -> None:
     uuids = [fields["uuid"] for name, fields in told.events if name == "task-received"]
 
     assert [f"{lease.run_id}", f"{lease.run_id}.2", f"{lease.run_id}.3"] == uuids
+
+
+def test_no_more_is_reported_than_flower_can_take(told: Told) -> None:
+    """What begins beyond that is told neither at its start nor at its end."""
+    lease = MemoryRunStore().add_run().lease
+    reports = [told.report_start(lease) for _ in range(5)]
+
+    begun = len(told.events)
+    reports[4].end(Succeeded({}, None))
+    reports[4].interrupt("stop")
+
+    assert (8, 8) == (begun, len(told.events))
+
+
+def test_room_grows_back_with_time() -> None:
+    """As many as come in the long run, and so many at once after a pause."""
+    room = Room(at_once=2, per_s=8)
+
+    assert [True, True, False] == [room.take(now_s) for now_s in (5.0, 5.0, 5.0)]
+    assert [True, False] == [room.take(5.125), room.take(5.125)]
+    assert [True, True, False] == [room.take(60.0) for _ in range(3)]

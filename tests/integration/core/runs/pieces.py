@@ -45,6 +45,14 @@ async def claim(store: RunStore) -> Lease:
     return lease
 
 
+async def begin_step(store: RunStore, lease: Lease, step: str) -> int:
+    """Have a step started, if the claim has not done so; the number of the try."""
+    first_open = next(name for name in STEPS if name not in lease.checkpoints)
+    if step == first_open and lease.started_attempt is not None:
+        return lease.started_attempt
+    return await store.start_step(lease, step)
+
+
 def opening(step: str = "parse", question: bytes = b"?", **fields: Any) -> CallOpening:
     """A call that a step might make; at worst it costs twice COST."""
     usual: dict[str, Any] = {"number": 0, "model": "claude-test", "worst_usd": 2 * COST}

@@ -59,7 +59,6 @@ async def test_a_call_is_reserved_and_then_paid(store: RunStore, api_key: ApiKey
     """What it can cost counts while it is under way; then what it cost, in run, step and day."""
     run = await accept(store, api_key)
     lease = await claim(store)
-    await store.start_step(lease, "parse")
 
     opened = await store.open_call(lease, opening())
     assert (NOTHING, WORST, NOTHING) == await owed(store, run)
@@ -262,7 +261,6 @@ async def test_a_parked_run_waits_without_a_try(store: RunStore, api_key: ApiKey
     """It holds no slot, is due when told, and its step has not been tried."""
     run = await accept(store, api_key)
     lease = await claim(store)
-    await store.start_step(lease, "parse")
 
     await store.park_run(lease, step="parse", wait_s=60, reason="rate_limit")
 

@@ -22,6 +22,7 @@ from tests.integration.core.runs.pieces import (
     SHAPES,
     STEPS,
     accept,
+    begin_step,
     claim,
     events_of,
     new_run,
@@ -169,7 +170,7 @@ async def test_events_have_no_gaps_under_concurrency(
     leases = await store.claim_due_runs(owner="w1", limit=20, shapes=SHAPES)
 
     async def begin(lease: Lease) -> None:
-        for _ in range(20):
+        for _ in range(19):
             await store.start_step(lease, "parse")
 
     await asyncio.gather(*map(begin, leases), *(store.renew_leases(leases) for _ in range(20)))
@@ -183,7 +184,7 @@ async def test_events_of_one_run_at_once_have_no_gaps(store: RunStore, api_key: 
     run = await accept(store, api_key)
     lease = await claim(store)
 
-    await asyncio.gather(*(store.start_step(lease, "parse") for _ in range(30)))
+    await asyncio.gather(*(store.start_step(lease, "parse") for _ in range(29)))
 
     assert list(range(1, 31)) == await attempts_of(store, run)
 
@@ -198,7 +199,7 @@ async def test_whole_lives_at_once_while_leases_are_renewed(
 
     async def execute(store: RunStore, lease: Lease) -> None:
         for step in STEPS:
-            await store.start_step(lease, step)
+            await begin_step(store, lease, step)
             await pay(store, lease, step)
             await store.record_checkpoint(lease, Checkpoint(step, {}))
         await store.finish_run(lease, {})
@@ -298,7 +299,6 @@ async def test_a_step_that_is_just_being_started_is_stopped_too(
     store = open_store()
     run = await accept(store, api_key)
     lease = await claim(store)
-    await store.start_step(lease, "parse")
     await store.record_checkpoint(lease, Checkpoint("parse", {}))
     items = encode_json([{"run_id": run.id, "fence": lease.fence, "step": "research"}])
     engine = create_engine(fresh_database)

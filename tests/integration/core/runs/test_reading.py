@@ -98,7 +98,9 @@ async def test_events_of_several_runs_come_after_their_own_seq(
     assert [(event.run_id, event.seq) for event in events] == [
         (first.id, 1),
         (first.id, 2),
+        (first.id, 3),
         (second.id, 2),
+        (second.id, 3),
     ]
     assert len(await store.list_events({first.id: 0, second.id: 0}, limit=3)) == 3
     assert await store.list_events({}) == []
@@ -137,7 +139,6 @@ async def test_totals_add_up(store: RunStore, api_key: ApiKey) -> None:
     for _ in range(2):
         await accept(store, api_key)
         lease = await claim(store)
-        await store.start_step(lease, "parse")
         await pay(store, lease, "parse")
         await store.record_checkpoint(lease, Checkpoint("parse", {}))
     failure = Failure(FailureReason.PERMANENT, "research", "no", 1)

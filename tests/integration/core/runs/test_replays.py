@@ -21,6 +21,7 @@ from tests.integration.core.runs.pieces import (
     SHAPES,
     STEPS,
     accept,
+    begin_step,
     claim,
     events_of,
     pay,
@@ -34,11 +35,11 @@ async def fail(store: RunStore, *, done: tuple[str, ...] = ("parse",)) -> None:
     """Execute the one due run until it fails."""
     lease = await claim(store)
     for step in done:
-        await store.start_step(lease, step)
+        await begin_step(store, lease, step)
         await pay(store, lease, step)
         await store.record_checkpoint(lease, Checkpoint(step, {"of": step}))
     if going_on := [step for step in STEPS if step not in done]:
-        await store.start_step(lease, going_on[0])
+        await begin_step(store, lease, going_on[0])
         await pay(store, lease, going_on[0])
     await store.fail_run(lease, FAILURE)
 
@@ -94,7 +95,7 @@ async def test_the_next_holder_goes_on_where_the_replay_begins(
 
     assert lease.checkpoints == {"parse": {"of": "parse"}}
     assert lease.step_attempts == dict.fromkeys(STEPS, 0)
-    assert await store.start_step(lease, "research") == 2
+    assert lease.started_attempt == 2
     running = await store.get_run(api_key.id, run.id)
     assert first.started_at is not None
     assert running.started_at is not None
@@ -292,7 +293,7 @@ async def test_who_held_the_past_attempt_is_fenced_out(store: RunStore, api_key:
         await store.start_step(zombie, "parse")
 
     assert await store.find_held([zombie]) == await store.renew_leases([zombie]) == set()
-    assert await store.start_step(holder, "parse") == 1
+    assert holder.started_attempt == 2
 
 
 async def test_one_of_many_replays_at_once_takes_effect(
@@ -327,7 +328,7 @@ async def failed_run(
     run = await accept(store, api_key, pipeline=pipeline)
     lease = await claim(store)
     if step:
-        await store.start_step(lease, step)
+        await begin_step(store, lease, step)
         await store.record_checkpoint(lease, Checkpoint(step, {}))
     failure = Failure(reason, None, "m", 1)
     await store.fail_run(lease, failure)

@@ -116,6 +116,15 @@ class ModelRun:
         if not self.has_started:
             self.events.append(EventType.RUN_STARTED)
         self.has_started = True
+        if step := self.first_open():
+            step.state = StepState.RUNNING
+            step.attempts += 1
+            self.events.append(EventType.STEP_STARTED)
+
+    def first_open(self) -> ModelStep | None:
+        """The first step without a checkpoint."""
+        steps = self.steps.values()
+        return next((step for step in steps if step.state is not StepState.SUCCEEDED), None)
 
     def lose_holder(self, *, is_charged: bool, is_shared: bool, is_overdue: bool) -> None:
         """The process is dead; whose fault was it?"""
@@ -356,6 +365,8 @@ class RecordMachine(RuleBasedStateMachine):
         run.owner = owner
         assert 0 < lease.remaining_s <= RUN_TIMEOUT_S
         assert run.fence == lease.fence
+        started = run.first_open()
+        assert lease.started_attempt == (started.attempts if started else None)
         done = {n: s.output for n, s in run.steps.items() if s.state is StepState.SUCCEEDED}
         assert done == lease.checkpoints
         assert {n: s.failures for n, s in run.steps.items()} == lease.step_attempts

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from uuid_utils.compat import uuid7
@@ -24,6 +25,7 @@ from tests.integration.core.runs.pieces import (
     STEPS,
     USAGE,
     accept,
+    begin_step,
     claim,
     events_of,
     new_run,
@@ -48,7 +50,7 @@ async def test_a_run_goes_from_acceptance_to_success(store: RunStore, api_key: A
     run = await accept(store, api_key)
     lease = await claim(store)
     for name in STEPS:
-        assert await store.start_step(lease, name) == 1
+        assert await begin_step(store, lease, name) == 1
         await pay(store, lease, name)
         await store.record_checkpoint(lease, Checkpoint(name, {"of": name}))
     email = NewEmail(uuid7(), "research", "Hello", "Dear Ada", {"campaign": "spring"})
@@ -76,12 +78,10 @@ async def test_a_lease_carries_all_that_executing_needs(store: RunStore, api_key
     """The next holder gets input, checkpoints, failed tries, trace and budget."""
     run = await accept(store, api_key)
     first = await claim(store)
-    await store.start_step(first, "parse")
     await store.record_checkpoint(first, Checkpoint("parse", {"found": [1]}))
     await store.start_step(first, "research")
     await store.retry_run(first, step="research", error="503", delay_s=0)
     second = await claim(store)
-    await store.start_step(second, "research")
     await store.release_run(second)
 
     third = await claim(store)
@@ -93,14 +93,13 @@ async def test_a_lease_carries_all_that_executing_needs(store: RunStore, api_key
     assert third.budget_usd == Decimal("0.5")
     assert third.traceparent == first.traceparent
     assert third.created_at == run.created_at
-    assert await store.start_step(third, "research") == 3
+    assert third.started_attempt == 3
 
 
 async def test_a_retry_waits_and_keeps_what_the_try_cost(store: RunStore, api_key: ApiKey) -> None:
     """A failed try is paid for, told, and not tried again before its time."""
     run = await accept(store, api_key)
     lease = await claim(store)
-    await store.start_step(lease, "parse")
     await pay(store, lease, "parse")
     await store.retry_run(lease, step="parse", error="overloaded", delay_s=60)
 
@@ -123,7 +122,6 @@ async def test_a_failed_run_says_why(store: RunStore, api_key: ApiKey) -> None:
     """Reason, step and message are in the run, in its step and in its last event."""
     run = await accept(store, api_key)
     lease = await claim(store)
-    await store.start_step(lease, "parse")
     await pay(store, lease, "parse")
     failure = Failure(FailureReason.PERMANENT, "parse", "no placeholders", 1)
     await store.fail_run(lease, failure)
@@ -143,7 +141,6 @@ async def test_a_failure_without_a_step_fails_the_one_that_runs(
     """No step of an ended run is left running."""
     run = await accept(store, api_key)
     lease = await claim(store)
-    await store.start_step(lease, "parse")
     failure = Failure(FailureReason.TIMED_OUT, None, "too slow", 1)
     await store.fail_run(lease, failure)
 
@@ -155,7 +152,6 @@ async def test_a_checkpoint_is_written_once(store: RunStore, api_key: ApiKey) ->
     """The first output of a step stays; told again, nothing is counted twice."""
     run = await accept(store, api_key)
     lease = await claim(store)
-    await store.start_step(lease, "parse")
     await pay(store, lease, "parse")
     await store.record_checkpoint(lease, Checkpoint("parse", {"n": 1}))
     await store.record_checkpoint(lease, Checkpoint("parse", {"n": 2}))
@@ -166,6 +162,46 @@ async def test_a_checkpoint_is_written_once(store: RunStore, api_key: ApiKey) ->
     assert len(await events_of(store, run)) == 4
     with pytest.raises(ValueError, match="done already"):
         await store.start_step(lease, "parse")
+
+
+async def test_a_checkpoint_starts_the_next_step(store: RunStore, api_key: ApiKey) -> None:
+    """Both are one statement; told again, as after an outage, the try is the same and nothing is told."""
+    run = await accept(store, api_key)
+    lease = await claim(store)
+    checkpoint = Checkpoint("parse", {"n": 1})
+    first = await store.record_checkpoint(lease, checkpoint, next_step="research")
+    again = await store.record_checkpoint(lease, checkpoint, next_step="research")
+
+    running = await store.get_run(api_key.id, run.id)
+    told = (await events_of(store, run))[-2:]
+    assert (first, again) == (1, 1)
+    assert [step.state for step in running.steps] == ["succeeded", "running", "pending"]
+    assert running.steps[1].attempts == 1
+    assert [(event.type, event.data) for event in told] == [
+        (EventType.STEP_SUCCEEDED, {"step": "parse"}),
+        (EventType.STEP_STARTED, {"step": "research", "attempt": 1}),
+    ]
+
+
+async def test_the_end_of_a_run_brings_the_last_checkpoint(
+    store: RunStore, api_key: ApiKey
+) -> None:
+    """Output, checkpoint and both events are one statement; the events keep their order."""
+    run = await accept(store, api_key)
+    lease = await claim(store)
+    for step, following in pairwise(STEPS):
+        await store.record_checkpoint(lease, Checkpoint(step, {}), next_step=following)
+    await pay(store, lease, STEPS[-1])
+    await store.finish_run(lease, {"n": 1}, last_step=STEPS[-1])
+
+    done = await store.get_run(api_key.id, run.id)
+    events = await events_of(store, run)
+    assert (done.state, done.output, done.reserved_usd) == (RunState.SUCCEEDED, {"n": 1}, 0)
+    assert (done.steps[-1].state, done.steps[-1].output) == (StepState.SUCCEEDED, {"n": 1})
+    assert [event.type for event in events[-2:]] == ["step.succeeded", "run.succeeded"]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    with pytest.raises(LeaseLostError):
+        await store.finish_run(lease, {"n": 2}, last_step=STEPS[-1])
 
 
 async def test_an_unknown_step_is_refused(store: RunStore, api_key: ApiKey) -> None:
@@ -186,7 +222,6 @@ async def test_what_jsonb_cannot_hold_is_stored_all_the_same(
     odd = "a\0b\ud800c\\u0000"
     run = await accept(store, api_key, input={"odd\0": odd}, metadata={"odd": odd})
     lease = await claim(store)
-    await store.start_step(lease, "parse")
     await store.record_checkpoint(lease, Checkpoint("parse", {"odd": odd}))
     await store.retry_run(lease, step="parse", error=odd, delay_s=0)
     lease = await claim(store)
@@ -258,7 +293,8 @@ async def test_run_started_is_told_once(store: RunStore, api_key: ApiKey) -> Non
 
     running = await store.get_run(api_key.id, run.id)
     types = [event.type for event in await events_of(store, run)]
-    assert types == [EventType.RUN_QUEUED, EventType.RUN_STARTED]
+    started = [EventType.RUN_STARTED, EventType.STEP_STARTED, EventType.STEP_STARTED]
+    assert types == [EventType.RUN_QUEUED, *started]
     assert (running.attempts, running.crashes) == (2, 0)
 
 
@@ -266,7 +302,6 @@ async def test_a_cancelled_run_fences_its_holder_out(store: RunStore, api_key: A
     """After a cancel nothing that the holder writes has an effect, and it learns so."""
     run = await accept(store, api_key)
     lease = await claim(store)
-    await store.start_step(lease, "parse")
 
     cancelled = await store.cancel_run(api_key.id, run.id)
 

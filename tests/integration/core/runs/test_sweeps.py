@@ -15,6 +15,7 @@ from tests.integration.core.runs.pieces import (
     SHAPES,
     STEPS,
     accept,
+    begin_step,
     claim,
     events_of,
     opening,
@@ -46,7 +47,6 @@ async def test_a_lapsed_run_goes_on_among_others(store: RunStore, api_key: ApiKe
     """Nobody knows whose fault it was: the run is due at once, with its checkpoints."""
     run = await accept(store, api_key)
     lost = await claim(store)
-    await store.start_step(lost, "parse")
     await store.record_checkpoint(lost, Checkpoint("parse", {"n": 1}))
     await store.start_step(lost, "research")
 
@@ -108,7 +108,7 @@ async def test_a_checkpoint_clears_a_run_of_suspicion(store: RunStore, api_key: 
     run = await accept(store, api_key)
     for step in STEPS:
         lease = await claim(store)
-        await store.start_step(lease, step)
+        await begin_step(store, lease, step)
         await store.record_checkpoint(lease, Checkpoint(step, {}))
         assert (await store.get_run(api_key.id, run.id)).lapses == 0
         await lapse(store)
@@ -121,7 +121,6 @@ async def test_a_zombie_writes_nothing(store: RunStore, api_key: ApiKey) -> None
     """A worker that comes back after its lease lapsed changes nothing, whatever it tries."""
     run = await accept(store, api_key)
     zombie = await claim(store)
-    await store.start_step(zombie, "parse")
     await lapse(store)
     holder = await claim(store)
     before = await store.get_run(api_key.id, run.id)
@@ -185,8 +184,7 @@ async def test_the_last_crash_fails_the_run(
     assert await store.bury_process("w1", culprit=poison.id) == 1
     waits = [await seconds_to_wait(store, api_key, poison)]
     for _ in range(2):
-        third = await wait_for_claim(store, poison)
-        await store.start_step(third, "parse")
+        await wait_for_claim(store, poison)
         if evidence == "cpu":
             assert await store.bury_process("i1", culprit=poison.id) == 1
         else:
