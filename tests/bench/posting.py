@@ -28,7 +28,7 @@ class Posted:
         return len(self.latencies_s) / self.took_s
 
 
-async def post_runs(  # noqa: PLR0913 - a load has that many sides
+async def post_runs(
     url: str,
     key: str,
     *,

@@ -15,12 +15,12 @@ from tests.bench.posting import post_runs
 from tests.bench.stack import Process, Stack, running_stack
 
 PROCESSES = (1, 2, 4)
-RUNS = 12_000
-BATCH = 4_000
+RUNS = 8_000
+BATCH = 2_000
 POSTING_S = 5.0
 CONNECTIONS_OF_CLIENT = 64
 LOOK_INTERVAL_S = 0.1
-DRAIN_TIMEOUT_S = 120.0
+DRAIN_TIMEOUT_S = 300.0
 
 
 def measure(processes: int) -> Mapping[str, float]:
