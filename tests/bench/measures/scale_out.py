@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from statistics import mean, quantiles
 
 import httpx
 
+from services.core.db import Database, create_engine
+from services.core.errors import CallParkedError
+from services.core.runs.call_limiter import CallLimiter
 from tests.bench.benchmark import Benchmark, Goal, Rounds, median_of
 from tests.bench.looking import COMMITS, CONNECTIONS, UNFINISHED, WAITING, Onlooker, looking_at
 from tests.bench.posting import post_runs
@@ -18,9 +21,17 @@ PROCESSES = (1, 2, 4)
 RUNS = 8_000
 BATCH = 2_000
 POSTING_S = 5.0
+LIMITING_S = 3.0
 CONNECTIONS_OF_CLIENT = 64
 LOOK_INTERVAL_S = 0.1
 DRAIN_TIMEOUT_S = 300.0
+
+HOLD_BACK = """
+    UPDATE runs SET next_at = now() + interval '1 hour', hint_at = now() + interval '1 hour'
+"""
+LET_GO = """
+    UPDATE runs SET next_at = now()
+"""
 
 
 def measure(processes: int) -> Mapping[str, float]:
@@ -34,7 +45,8 @@ def measure(processes: int) -> Mapping[str, float]:
         with stack.api(**many) as (url, api):
             accepting = _accept(stack, url, api)
             _post_batches(stack, url)
-        return accepting | _drain(stack, onlooker, workers=processes)
+        draining = _drain(stack, onlooker, workers=processes)
+        return accepting | draining | asyncio.run(_limit(stack, limiters=processes))
 
 
 def _accept(stack: Stack, url: str, api: Process) -> dict[str, float]:
@@ -66,24 +78,27 @@ def _post_batches(stack: Stack, url: str) -> None:
 
 
 def _drain(stack: Stack, onlooker: Onlooker, *, workers: int) -> dict[str, float]:
-    """Have the workers execute all that is queued. They start one after the other, and that time counts.
-
-    So the rate is taken from the moment at which all of them are there.
-    """
+    """Have the workers execute all that is queued, from when they are all there."""
+    onlooker.tell(HOLD_BACK)
+    onlooker.tell("VACUUM ANALYZE runs")
+    options = ("--concurrency=1000",)
     with ExitStack() as started:
         processes = [
-            started.enter_context(stack.worker("--concurrency=1000", name=f"worker-{number}"))
+            started.enter_context(
+                stack.worker(*options, name=f"worker-{number}", CELERY_POLL_INTERVAL_S="0.1")
+            )
             for number in range(workers)
         ]
-        left, commits = onlooker.ask(UNFINISHED), onlooker.ask(COMMITS)
+        runs, commits = onlooker.ask(UNFINISHED), onlooker.ask(COMMITS)
         cpu_s, began_s = sum(process.cpu_s for process in processes), time.monotonic()
-        looks = _look_until_drained(onlooker)
+        onlooker.tell(LET_GO)
+        waiting = _look_until_drained(onlooker)
         took_s = time.monotonic() - began_s
         return {
-            "runs_per_s": left / took_s,
-            "worker_cpu_ms": (sum(p.cpu_s for p in processes) - cpu_s) * 1000 / left,
-            "commits_per_run": (onlooker.ask(COMMITS) - commits) / left,
-            "waiting_for_locks": mean(look for look in looks),
+            "runs_per_s": runs / took_s,
+            "worker_cpu_ms": (sum(p.cpu_s for p in processes) - cpu_s) * 1000 / runs,
+            "commits_per_run": (onlooker.ask(COMMITS) - commits) / runs,
+            "waiting_for_locks": mean(waiting),
             "connections": onlooker.ask(CONNECTIONS),
             "redis_clients": float(onlooker.redis_info()["connected_clients"]),
         }
@@ -98,6 +113,40 @@ def _look_until_drained(onlooker: Onlooker) -> list[float]:
         looks.append(onlooker.ask(WAITING))
         time.sleep(LOOK_INTERVAL_S)
     return looks or [0.0]
+
+
+async def _limit(stack: Stack, *, limiters: int) -> dict[str, float]:
+    """How many decisions a second one row bears, of limiters that each have connections of their own."""
+    async with AsyncExitStack() as opened:
+        desks = []
+        for _ in range(limiters):
+            engine = create_engine(stack.postgres)
+            opened.push_async_callback(engine.dispose)
+            desks.append(CallLimiter(Database(engine, timeout_s=5)))
+        alone = await _decide(desks, callers=1)
+        gathered = await _decide(desks, callers=100)
+        for desk in desks:
+            await desk.drain()
+    return {"limiter_transactions_per_s": alone, "limiter_decisions_per_s": gathered}
+
+
+async def _decide(limiters: list[CallLimiter], *, callers: int) -> float:
+    """Decisions a second for so many callers at once in each process."""
+    ends_s = time.monotonic() + LIMITING_S
+    decisions = 0
+
+    async def call(limiter: CallLimiter) -> None:
+        nonlocal decisions
+        while time.monotonic() < ends_s:
+            with suppress(CallParkedError):
+                await limiter.admit("bench", input_tokens=100, output_tokens=100)
+            decisions += 1
+
+    async with asyncio.TaskGroup() as group:
+        for limiter in limiters:
+            for _ in range(callers):
+                group.create_task(call(limiter))
+    return decisions / LIMITING_S
 
 
 def _subject(processes: int) -> str:
@@ -128,6 +177,8 @@ BENCHMARK = Benchmark(
         "waiting_for_locks": "connections",
         "connections": "of the workers",
         "redis_clients": "of the workers",
+        "limiter_transactions_per_s": "a caller at a time in each process",
+        "limiter_decisions_per_s": "100 callers in each process",
     },
     subjects={_subject(number): partial(measure, number) for number in PROCESSES},
     goals=(
