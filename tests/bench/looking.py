@@ -20,9 +20,6 @@ WAITING = """
 UNFINISHED = """
     SELECT count(*) FROM runs WHERE state IN ('queued', 'running')
 """
-COMMITS = """
-    SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()
-"""
 
 
 class Onlooker:

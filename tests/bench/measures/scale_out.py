@@ -13,7 +13,7 @@ from services.core.db import Database, create_engine
 from services.core.errors import CallParkedError
 from services.core.runs.call_limiter import CallLimiter
 from tests.bench.benchmark import Benchmark, Goal, Rounds, median_of
-from tests.bench.looking import COMMITS, CONNECTIONS, UNFINISHED, WAITING, Onlooker, looking_at
+from tests.bench.looking import CONNECTIONS, UNFINISHED, WAITING, Onlooker, looking_at
 from tests.bench.posting import post_runs
 from tests.bench.stack import Process, Stack, running_stack
 
@@ -89,7 +89,7 @@ def _drain(stack: Stack, onlooker: Onlooker, *, workers: int) -> dict[str, float
             )
             for number in range(workers)
         ]
-        runs, commits = onlooker.ask(UNFINISHED), onlooker.ask(COMMITS)
+        runs = onlooker.ask(UNFINISHED)
         cpu_s, began_s = sum(process.cpu_s for process in processes), time.monotonic()
         onlooker.tell(LET_GO)
         waiting = _look_until_drained(onlooker)
@@ -97,7 +97,6 @@ def _drain(stack: Stack, onlooker: Onlooker, *, workers: int) -> dict[str, float
         return {
             "runs_per_s": runs / took_s,
             "worker_cpu_ms": (sum(p.cpu_s for p in processes) - cpu_s) * 1000 / runs,
-            "commits_per_run": (onlooker.ask(COMMITS) - commits) / runs,
             "waiting_for_locks": mean(waiting),
             "connections": onlooker.ask(CONNECTIONS),
             "redis_clients": float(onlooker.redis_info()["connected_clients"]),
@@ -173,7 +172,6 @@ BENCHMARK = Benchmark(
         "api_cpu_ms": "ms/POST",
         "runs_per_s": "runs/s",
         "worker_cpu_ms": "ms/run",
-        "commits_per_run": "transactions/run",
         "waiting_for_locks": "connections",
         "connections": "of the workers",
         "redis_clients": "of the workers",

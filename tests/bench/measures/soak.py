@@ -115,7 +115,7 @@ def deployed() -> Iterator[Deployment]:
             stack.api(**claude_env) as (url, api),
             stack.worker("--concurrency=1000", **claude_env) as worker,
             stack.process("isolated", "ready.", *isolated, *queues, **claude_env) as child_worker,
-            stack.process("beat", "Starting", *beat) as beat_process,
+            stack.process("beat", "is starting", *beat) as beat_process,
         ):
             processes = {
                 "api": api,
