@@ -17,9 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
             runner.report(f"{benchmark.name:14} {benchmark.title}")
         return 0
     chosen = [] if options.page else options.names or list(benchmarks)
-    is_good = all([measure(benchmarks[name], rounds=options.rounds) for name in chosen])
+    verdicts = [measure(benchmarks[name], rounds=options.rounds) for name in chosen]
     report.write(results.read(), benchmarks)
-    return int(not is_good)
+    return int(not all(verdicts))
 
 
 def measure(benchmark: Benchmark, *, rounds: int | None) -> bool:

@@ -26,8 +26,9 @@ def draw(title: str, rows: Sequence[Row]) -> str:
     bars = [_bar(row, HEAD + ROW * place, scale) for place, row in enumerate(rows)]
     return "\n".join(
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
-            f' height="{height}" role="img" aria-label="{escape(title)}">',
+            '<svg xmlns="http://www.w3.org/2000/svg"',
+            f' viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"',
+            f' role="img" aria-label="{escape(title)}">',
             f"<style>{STYLE}</style>",
             f'<text class="title" x="8" y="20">{escape(title)}</text>',
             *bars,

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from tests.bench.peers import backlog
-from tests.bench.peers.peer import on_redis
+from tests.bench.peers import backlog, holding
+from tests.bench.peers.peer import APPS, on_redis
 
 TASKS = 10_000
 
@@ -18,3 +18,10 @@ def enqueue(*, count: int = TASKS) -> Mapping[str, float]:
     """Only enqueue."""
     with on_redis("arq") as bench:
         return backlog.enqueue(bench, count=count)
+
+
+def hold_calls(*, count: int = holding.CALLS) -> Mapping[str, float]:
+    """A thousand one-second calls to Claude in one process; see holding.hold for the values."""
+    with holding.with_claude("arq") as bench:
+        app = f"{APPS}.arq_calls_app"
+        return holding.hold(bench, "arq", f"{app}.Worker", app=app, count=count)

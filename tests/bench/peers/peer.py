@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -141,13 +141,8 @@ def _bench(peer: str, settings: Mapping[str, str]) -> Bench:
 def _end(popen: "subprocess.Popen[bytes]") -> None:
     """Ask a process to end, then make it and its children."""
     popen.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         popen.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        try:
-            os.killpg(popen.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        popen.wait(STOP_S)
+    with suppress(ProcessLookupError):
+        os.killpg(popen.pid, signal.SIGKILL)
+    popen.wait(STOP_S)

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from tests.bench.peers import backlog
-from tests.bench.peers.peer import on_redis
+from tests.bench.peers import backlog, holding
+from tests.bench.peers.peer import APPS, on_redis
 
 TASKS = 20_000
 
@@ -20,3 +20,13 @@ def enqueue(*, count: int = TASKS) -> Mapping[str, float]:
     """Only enqueue."""
     with on_redis("taskiq") as bench:
         return backlog.enqueue(bench, count=count)
+
+
+def hold_calls(*, count: int = holding.CALLS) -> Mapping[str, float]:
+    """A thousand one-second calls to Claude in one process; see holding.hold for the values."""
+    with holding.with_claude("taskiq") as bench:
+        app = f"{APPS}.taskiq_calls_app"
+        options = ("--workers=1", "--max-async-tasks=1000", "--log-level=WARNING")
+        return holding.hold(
+            bench, "taskiq", "worker", f"{app}:broker", *options, app=app, count=count
+        )

@@ -1,7 +1,6 @@
 """Tasks of arq; as a command, enqueue as many as asked."""
 
 import asyncio
-import os
 import time
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from tests.bench.peers.apps import work
 from tests.bench.peers.ticks import make_tick
 
 tick = make_tick()
-settings = RedisSettings.from_dsn(os.environ["BENCH_REDIS"])
+settings = RedisSettings.from_dsn(work.setting("BENCH_REDIS"))
 
 
 async def noop(_context: dict[str, Any], number: int, text: str) -> int:

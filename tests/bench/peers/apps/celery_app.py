@@ -1,6 +1,5 @@
 """Tasks of Celery; as a command, enqueue as many as asked."""
 
-import os
 import time
 
 from celery import Celery
@@ -8,9 +7,9 @@ from celery import Celery
 from tests.bench.peers.apps import work
 from tests.bench.peers.ticks import make_tick
 
-URL = os.environ["BENCH_REDIS"]
+URL = work.setting("BENCH_REDIS")
 app = Celery("bench", broker=URL, backend=f"{URL.removesuffix('/0')}/1")
-if os.environ.get("BENCH_SETTINGS") == "careful":
+if work.setting("BENCH_SETTINGS") == "careful":
     app.conf.update(
         task_acks_late=True, worker_prefetch_multiplier=1, worker_max_tasks_per_child=100
     )

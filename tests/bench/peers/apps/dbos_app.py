@@ -1,7 +1,9 @@
-"""A workflow of DBOS with one step: `COUNT` enqueues so many, `worker` executes them, `direct COUNT` starts and executes."""
+"""A workflow of DBOS with one step.
+
+`COUNT` as a command enqueues so many, `worker` executes them, `direct COUNT` starts and executes.
+"""
 
 import asyncio
-import os
 import sys
 import threading
 import time
@@ -14,7 +16,7 @@ from tests.bench.peers.ticks import make_tick
 QUEUE = "bench"
 config: DBOSConfig = {
     "name": "bench",
-    "system_database_url": os.environ["BENCH_POSTGRES"].replace(
+    "system_database_url": work.setting("BENCH_POSTGRES").replace(
         "postgresql:", "postgresql+psycopg:"
     ),
     "application_version": "1",

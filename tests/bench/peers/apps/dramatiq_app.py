@@ -1,6 +1,5 @@
 """Tasks of dramatiq; as a command, enqueue as many as asked."""
 
-import os
 import time
 
 import dramatiq
@@ -11,7 +10,7 @@ from dramatiq.results.backends import RedisBackend
 from tests.bench.peers.apps import work
 from tests.bench.peers.ticks import make_tick
 
-URL = os.environ["BENCH_REDIS"]
+URL = work.setting("BENCH_REDIS")
 broker = RedisBroker(url=URL)
 broker.add_middleware(Results(backend=RedisBackend(url=URL)))
 dramatiq.set_broker(broker)

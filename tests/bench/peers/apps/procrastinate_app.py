@@ -1,7 +1,6 @@
 """Tasks of procrastinate; as a command, make its tables and enqueue as many as asked."""
 
 import asyncio
-import os
 import time
 
 from procrastinate import App, PsycopgConnector
@@ -9,7 +8,7 @@ from procrastinate import App, PsycopgConnector
 from tests.bench.peers.apps import work
 from tests.bench.peers.ticks import make_tick
 
-app = App(connector=PsycopgConnector(conninfo=os.environ["BENCH_POSTGRES"]))
+app = App(connector=PsycopgConnector(conninfo=work.setting("BENCH_POSTGRES")))
 tick = make_tick()
 
 

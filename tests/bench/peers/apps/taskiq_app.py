@@ -1,7 +1,6 @@
 """Tasks of taskiq; as a command, enqueue as many as asked."""
 
 import asyncio
-import os
 import time
 
 from taskiq import AsyncBroker
@@ -10,9 +9,9 @@ from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBr
 from tests.bench.peers.apps import work
 from tests.bench.peers.ticks import make_tick
 
-URL = os.environ["BENCH_REDIS"]
+URL = work.setting("BENCH_REDIS")
 kinds = {"list": ListQueueBroker, "stream": RedisStreamBroker}
-broker: AsyncBroker = kinds[os.environ.get("BENCH_QUEUE", "list")](url=URL).with_result_backend(
+broker: AsyncBroker = kinds[work.setting("BENCH_QUEUE", "list")](url=URL).with_result_backend(
     RedisAsyncResultBackend(redis_url=URL, result_ex_time=3600)
 )
 tick = make_tick()

@@ -8,6 +8,11 @@ from typing import Any
 TEXT = "x" * 150
 
 
+def setting(name: str, default: str = "") -> str:
+    """What the benchmark tells its processes; they have no settings of Penstock."""
+    return os.environ.get(name, default)  # noqa: TID251 - see above
+
+
 def arguments(number: int) -> dict[str, Any]:
     """A task's arguments: about 180 bytes of JSON, like the input of Penstock's run."""
     return {"number": number, "text": TEXT}
@@ -19,17 +24,24 @@ def count() -> int:
 
 
 def report(began_s: float) -> None:
-    """Say what the enqueuing since then took: seconds of wall time and of CPU."""
+    """Say what has happened since then took: seconds of wall time and of CPU."""
     times = os.times()
     sys.stdout.write(f"{time.monotonic() - began_s} {times.user + times.system}\n")
 
 
+def make_client() -> Any:
+    """A client of Claude, as a project with such tasks has one."""
+    import anthropic  # noqa: PLC0415 - not all environments have it
+
+    url = setting("ANTHROPIC_SIMULATOR_URL")
+    return anthropic.AsyncAnthropic(api_key="sk-simulator", base_url=url, max_retries=0, timeout=60)
+
+
 async def ask(client: Any, number: int, text: str) -> str:
-    """One call to Claude, as Penstock's step makes it."""
+    """One call to Claude: the same words as Penstock's step."""
     message = await client.messages.create(
-        model=os.environ["BENCH_MODEL"],
+        model=setting("BENCH_MODEL"),
         max_tokens=64,
         messages=[{"role": "user", "content": f"{number}: {text}"}],
-        timeout=60,
     )
     return str(message.content[0].text)
