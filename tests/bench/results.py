@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
+from math import isfinite, nan
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, TypedDict
@@ -76,8 +77,14 @@ def judge(benchmark: Benchmark, goal: Goal, rounds: Rounds) -> GoalResult:
     """Whether a goal is met; one whose subjects failed is not."""
     try:
         measured: float | None = goal.of(rounds)
-    except (ArithmeticError, LookupError, ValueError):  # no round, or not the value: statistics
-        measured = None  # and dictionaries say so in these ways
+    except (
+        ArithmeticError,
+        LookupError,
+        ValueError,
+    ):  # how statistics and dictionaries miss a round
+        measured = None
+    if measured is not None and not isfinite(measured):
+        measured = None
     return GoalResult(
         benchmark=benchmark.name,
         name=goal.name,
@@ -90,7 +97,9 @@ def judge(benchmark: Benchmark, goal: Goal, rounds: Rounds) -> GoalResult:
 
 def _rows(benchmark: Benchmark, rounds: Rounds, *, load: float) -> Iterator[Row]:
     for subject, name in ((s, n) for s in benchmark.subjects for n in benchmark.units):
-        values = [given[name] for given in rounds.get(subject, ()) if name in given]
+        values = [
+            given[name] for given in rounds.get(subject, ()) if isfinite(given.get(name, nan))
+        ]
         if values:
             yield Row(
                 benchmark=benchmark.name,

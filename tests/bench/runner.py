@@ -53,7 +53,9 @@ def summarize(benchmark: Benchmark, rounds: Rounds) -> Iterator[str]:
     """A line for each subject: medians."""
     for subject, given in rounds.items():
         if given:
-            medians = {name: median(values[name] for values in given) for name in given[0]}
+            names = set.intersection(*(set(values) for values in given))
+            shown = [name for name in benchmark.units if name in names]
+            medians = {name: median(values[name] for values in given) for name in shown}
             yield f"  {subject}, median of {len(given)}: {_told(medians, benchmark.units)}"
         else:
             yield f"  {subject}: FAILED"
@@ -98,4 +100,6 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 def _told(values: Mapping[str, float], units: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value:.4g} {units[name]}" for name, value in values.items())
+    return ", ".join(
+        f"{name} {value:.4g} {units.get(name, '')}".rstrip() for name, value in values.items()
+    )

@@ -12,7 +12,13 @@ def drain(*, count: int = TASKS) -> Mapping[str, float]:
     """The backlog."""
     with on_postgres("procrastinate") as bench:
         options = ("--concurrency=100",)
-        command = ("procrastinate", f"--app={bench.app}.app", "worker", *options)
+        command = (
+            "procrastinate",
+            "--log-level=warning",
+            f"--app={bench.app}.app",
+            "worker",
+            *options,
+        )
         return backlog.drain(bench, *command, count=count)
 
 

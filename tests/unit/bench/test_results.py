@@ -1,5 +1,7 @@
 """What is kept of a benchmark's rounds."""
 
+from math import nan
+
 from tests.bench import results
 from tests.bench.benchmark import Benchmark, Goal, median_of
 from tests.bench.results import Results
@@ -62,6 +64,16 @@ def test_a_goal_is_missed_when_a_peer_failed():
 
     assert [(None, False)] == [(goal["measured"], goal["met"]) for goal in merged["goals"]]
     assert ["Penstock"] == [row["subject"] for row in merged["rows"]]
+
+
+def test_what_is_no_number_is_not_kept():
+    """JSON has none such, and a goal is not met by it."""
+    benchmark = make()
+    rounds = {"Penstock": [{"rate": nan}, {"rate": 2.0}, {}], "peer": [{"rate": nan}]}
+    merged = results.merge(EMPTY, benchmark, rounds, load=0)
+
+    assert [(2, 1)] == [(row["median"], row["rounds"]) for row in merged["rows"]]
+    assert [(None, False)] == [(goal["measured"], goal["met"]) for goal in merged["goals"]]
 
 
 def test_measures_can_be_made_one_at_a_time():

@@ -77,4 +77,3 @@ def test_each_measure_is_found_under_the_name_of_its_module():
 
     assert {"drain", "enqueue"} <= set(benchmarks)
     assert all(benchmark.rounds >= 1 for benchmark in benchmarks.values())
-    assert all("Penstock" in benchmark.subjects for benchmark in benchmarks.values())

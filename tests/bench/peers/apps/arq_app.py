@@ -20,10 +20,16 @@ async def noop(_context: dict[str, Any], number: int, text: str) -> int:
     return number
 
 
+async def start(_context: dict[str, Any]) -> None:
+    """Before the first task."""
+    work.be_quiet("arq.worker")
+
+
 class Worker:
     """One process that holds up to a thousand tasks."""
 
     functions: ClassVar = [noop]
+    on_startup = start
     redis_settings = settings
     max_jobs = 1000
     job_timeout = 600

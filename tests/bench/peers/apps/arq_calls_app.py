@@ -19,6 +19,7 @@ async def call(context: dict[str, Any], number: int, text: str) -> str:
 
 async def start(context: dict[str, Any]) -> None:
     """One client for the process."""
+    work.be_quiet("arq.worker")
     context["claude"] = work.make_client()
 
 

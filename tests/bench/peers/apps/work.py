@@ -1,5 +1,6 @@
 """What every peer is given to do; only the standard library, and the Anthropic SDK where it is asked."""
 
+import logging
 import os
 import sys
 import time
@@ -18,6 +19,11 @@ def arguments(number: int) -> dict[str, Any]:
     return {"number": number, "text": TEXT}
 
 
+def be_quiet(logger: str) -> None:
+    """Log warnings only, as all others do."""
+    logging.getLogger(logger).setLevel(logging.WARNING)
+
+
 def count() -> int:
     """How many tasks to enqueue: the only argument of the command."""
     return int(sys.argv[1])
@@ -30,11 +36,11 @@ def report(began_s: float) -> None:
 
 
 def make_client() -> Any:
-    """A client of Claude, as a project with such tasks has one."""
+    """A client of Claude, as a project with such tasks has one: the SDK tries again when a connection breaks."""
     import anthropic  # noqa: PLC0415 - not all environments have it
 
     url = setting("ANTHROPIC_SIMULATOR_URL")
-    return anthropic.AsyncAnthropic(api_key="sk-simulator", base_url=url, max_retries=0, timeout=60)
+    return anthropic.AsyncAnthropic(api_key="sk-simulator", base_url=url, timeout=60)
 
 
 async def ask(client: Any, number: int, text: str) -> str:
