@@ -15,6 +15,7 @@ MODE ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null
 HOST := PYTHONPATH=docker PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m local
 LOCAL := PYTHONPATH=docker $(BIN)/python -m local
 LOCK := $(VENV)/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+PEERS := $(patsubst requirements/bench-%.in,%,$(wildcard requirements/bench-*.in))
 COMPOSE_SETS := compose.yaml compose.yaml:compose.override.yaml compose.yaml:docker/compose.trial.yaml
 SOURCES := config services tests docker/local
 
@@ -145,9 +146,10 @@ test-mutants: $(INSTALLED) ## Show that the chaos suite notices when a safeguard
 chaos: $(INSTALLED) ## Hurt a stack of its own in every known way, about 45 minutes, and write docs/reliability.md
 	@export PENSTOCK_CHAOS=full; status=0; $(call CHAOS,$(MODE)) || status=$$?; $(BIN)/python -m tests.chaos.report; exit $$status
 
+# ROUNDS=1 is quick and says less. Peers get environments of their own in .run/bench, made when they are first measured.
 .PHONY: bench
-bench: $(INSTALLED) ## Measure the asyncio pool, about half a minute
-	@$(BIN)/python -m tests.bench.bench_pool
+bench: $(INSTALLED) ## Measure everything, about two hours on an idle machine, and write docs/performance.md; NAME=drain measures one thing
+	@$(BIN)/python -m tests.bench $(NAME) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: smoke
 smoke: $(INSTALLED) ## Check each part of the running stack, one line each
@@ -175,3 +177,4 @@ lock: $(INSTALLED) ## Pin the newest packages that pyproject.toml allows, with h
 	$(LOCK) requirements/uv.in --output-file requirements/uv.txt
 	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
+	$(foreach peer,$(PEERS),$(LOCK) requirements/bench-$(peer).in --output-file requirements/bench-$(peer).txt &&) :
