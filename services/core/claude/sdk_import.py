@@ -2,7 +2,7 @@
 
 The SDK's packages are lists of everything below them: `import anthropic` loads its whole beta and administration API,
 most of a second and 25 MiB in each process. Here such a list becomes a table of where each name is, and a name is
-imported when somebody asks for it. What the table does not have makes the package run as it is. ADR 20.
+imported when somebody asks for it. What else the package has makes it run as it is. ADR 20.
 """
 
 import re
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, SourceLoader
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Final
 
@@ -18,6 +19,7 @@ SDK: Final = "anthropic"
 LISTS: Final = (f"{SDK}.types", f"{SDK}.resources")
 """Packages that do nothing but import, with all below them; and the SDK itself, which also sets up its own log."""
 _IMPORT: Final = re.compile(r"^from (\.[\w.]*) import (?:\(([^)]*)\)|(.+))$", re.MULTILINE)
+_STAR: Final = re.compile(r"^from (\.[\w.]+) import \*", re.MULTILINE)
 _NAME: Final = re.compile(r"(\w+)(?: as (\w+))?")
 
 
@@ -57,6 +59,8 @@ class _TableLoader(Loader):
             if value is not None:
                 setattr(module, name, value)
                 return value
+            if not _may_have(self._loader, module, name):
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             module.__dict__["__getattr__"] = look_up_while_it_runs
             self._loader.exec_module(module)
             del module.__dict__["__getattr__"]
@@ -100,6 +104,24 @@ def _submodule(package: ModuleType, name: str) -> ModuleType | None:
     if PathFinder.find_spec(f"{package.__name__}.{name}", package.__path__) is None:
         return None
     return import_module(f".{name}", package.__name__)
+
+
+def _may_have(loader: SourceLoader, package: ModuleType, name: str) -> bool:
+    """Whether the name is a word in a package's source, or in what it imports with a star.
+
+    Others look into all modules for names of their own; a package that cannot have one need not run for it.
+    """
+    source = loader.get_source(package.__name__) or ""
+    stars = (_source_of(f"{package.__name__}{module}") for module in _STAR.findall(source))
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    return any(word.search(text) for text in (source, *stars))
+
+
+def _source_of(name: str) -> str:
+    """The source of a module below the SDK, which is not imported for this; its parents are."""
+    spec = find_spec(name)
+    loader = spec.loader if spec else None
+    return (loader.get_source(name) or "") if isinstance(loader, SourceLoader) else ""
 
 
 def install() -> None:

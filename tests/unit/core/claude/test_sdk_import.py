@@ -36,14 +36,13 @@ from importlib import import_module
 for package in {ROOT_NAMES}:
     module = import_module(package)
     assert "__getattr__" in vars(module), package
-    names = import_module("services.core.claude.sdk_import")._places(
-        module.__spec__.loader._loader.get_source(package))
-    looked_up = {{name: getattr(module, name) for name in names if name != "_t"}}
-    try:
-        module.a_name_that_nobody_has
-    except AttributeError:
-        pass
-    assert "__getattr__" not in vars(module), package
+    loader = module.__spec__.loader._loader
+    table = import_module("services.core.claude.sdk_import")
+    names = table._places(loader.get_source(package))
+    looked_up = {{name: getattr(module, name) for name in names}}
+    assert not hasattr(module, "a_name_that_nobody_has"), package
+    assert "__getattr__" in vars(module), package
+    loader.exec_module(module)
     assert looked_up, package
     for name, value in looked_up.items():
         assert getattr(module, name) is value, (package, name)
@@ -80,3 +79,17 @@ print(SdkFinder in sys.meta_path)
 """
 
     assert run_python(code).strip() == "False"
+
+
+def test_whoever_looks_into_all_modules_does_not_make_the_sdk_load_itself() -> None:
+    """Logfire asks each module for a class of Amazon's, for example."""
+    code = """
+import sys
+import services.core.claude.anthropic_claude
+before = set(sys.modules)
+for module in list(sys.modules.values()):
+    getattr(module, "LambdaRuntimeClient", None)
+print(sorted(name for name in set(sys.modules) - before if name.startswith("anthropic.")))
+"""
+
+    assert run_python(code).strip() == "[]"
