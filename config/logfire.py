@@ -35,6 +35,8 @@ class LogfireSettings(Settings):
     """Address of any OpenTelemetry collector (OTLP over HTTP) that gets the traces, with or without Logfire."""
     environment: str | None = None
     """Shown with each span; empty means PENSTOCK_ENV."""
+    trace_sample_rate: float = Field(default=1.0, ge=0, le=1)
+    """Share of traces that are sent, from 0 to 1. Decided once, at the request, for all that follows from it."""
     capture_content: bool = False
     """Put prompts and answers into spans. They may hold personal data: off unless you need it."""
     log_level: LogLevel = "INFO"

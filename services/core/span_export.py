@@ -8,7 +8,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, Status, TraceState
 from opentelemetry.util.types import Attributes, AttributeValue
 from typing_extensions import override
@@ -30,8 +30,14 @@ def create_otlp_processor() -> SpanProcessor:
     return BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MS)
 
 
-class HousekeepingSampler(Sampler):
-    """Leaves out messages that no request caused: sweeps, probes and health checks, every few seconds for ever."""
+class HeadSampler(Sampler):
+    """Decides about a trace at its first span: its share of requests, and no messages that no request caused.
+
+    Those are sweeps, probes and health checks, every few seconds for ever.
+    """
+
+    def __init__(self, rate: float = 1.0) -> None:
+        self._by_trace = TraceIdRatioBased(rate)
 
     @override
     def should_sample(
@@ -46,13 +52,14 @@ class HousekeepingSampler(Sampler):
     ) -> SamplingResult:
         """Decide about a span without a parent."""
         is_message = kind in (SpanKind.PRODUCER, SpanKind.CONSUMER)
-        decision = Decision.DROP if is_message else Decision.RECORD_AND_SAMPLE
-        return SamplingResult(decision, attributes, trace_state)
+        if is_message:
+            return SamplingResult(Decision.DROP, attributes, trace_state)
+        return self._by_trace.should_sample(parent_context, trace_id, name, attributes=attributes)
 
     @override
     def get_description(self) -> str:
         """Its name in diagnostics."""
-        return "HousekeepingSampler"
+        return f"HeadSampler({self._by_trace.rate})"
 
 
 class SecretScrubber(SpanProcessor):

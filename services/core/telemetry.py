@@ -15,7 +15,7 @@ from typing import Any, Final
 import logfire
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.sdk.trace.sampling import ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from config.environment import EnvironmentSettings
@@ -25,7 +25,7 @@ from config.sources import environment_variables
 from services import __version__
 from services.core import logs
 from services.core.scrubbing import SECRET_PATTERNS
-from services.core.span_export import HousekeepingSampler, SecretScrubber, create_otlp_processor
+from services.core.span_export import HeadSampler, SecretScrubber, create_otlp_processor
 
 _TRACER: Final = trace.get_tracer("penstock")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -90,10 +90,19 @@ def _configure_traces(settings: LogfireSettings, *, service_name: str) -> None:
             add_baggage_to_attributes=False,
             distributed_tracing=True,
             scrubbing=logfire.ScrubbingOptions(extra_patterns=SECRET_PATTERNS),
-            sampling=logfire.SamplingOptions(head=ParentBased(HousekeepingSampler())),
+            sampling=logfire.SamplingOptions(
+                head=ParentBased(HeadSampler(settings.trace_sample_rate))
+            ),
             additional_span_processors=[SecretScrubber(), *exporters],
             advanced=logfire.AdvancedOptions(emit_configuration_span=False),
         )
+
+
+def _create_sampler(settings: LogfireSettings) -> Sampler:
+    """Who decides which traces are recorded; where none leaves the process, spans are ids for log lines and runs."""
+    if settings.token or settings.otlp_endpoint:
+        return ParentBased(HeadSampler(settings.trace_sample_rate))
+    return ALWAYS_OFF
 
 
 def instrument_fastapi(app: Any) -> None:

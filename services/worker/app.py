@@ -1,5 +1,7 @@
 """A worker: `celery -A services.worker.app worker`, on the asyncio pool or on prefork."""
 
+from services.worker import boot  # isort: split
+
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -70,3 +72,4 @@ app = wire_worker(
         open_parts=open_parts,
     )
 )
+boot.end()

@@ -1,6 +1,5 @@
 """Puts a worker together and ties it to Celery's signals."""
 
-import gc
 from collections.abc import Mapping
 
 from billiard.exceptions import WorkerLostError
@@ -8,6 +7,7 @@ from celery import Celery, Task, signals
 
 from services.core import telemetry
 from services.core.queue.contracts import TaskName
+from services.worker import boot
 from services.worker.consumer import SturdyConsumer
 from services.worker.pool import PoolLimits, on_drain, on_loop_close, pool_loop, spawn
 from services.worker.probe import Prober
@@ -59,9 +59,7 @@ def _connect_parent(process: WorkerProcess) -> None:
         telemetry.shutdown()
 
     def share_memory(**_: object) -> None:
-        if not gc.get_freeze_count():
-            gc.collect()
-            gc.freeze()  # a child that collects garbage would copy each page that it looks at
+        boot.share_with_children()
 
     def bury(
         sender: "Task[..., object]",

@@ -277,7 +277,7 @@ def sdk_client(
     else:
         api_key = settings.api_key.get_secret_value() if settings.api_key else ""
         base_url = settings.base_url
-    return anthropic.AsyncAnthropic(
+    client = anthropic.AsyncAnthropic(
         api_key=api_key,
         base_url=base_url,
         timeout=timeout,
@@ -286,3 +286,5 @@ def sdk_client(
         http_client=http_client
         or anthropic.DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
     )
+    _ = client.messages.batches  # imports what calls need, before a call waits for it
+    return client

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import SpanKind
 
 from services.core import span_export
-from services.core.span_export import HousekeepingSampler, PausingExporter, SecretScrubber
+from services.core.span_export import HeadSampler, PausingExporter, SecretScrubber
 
 KEY = "sk-ant-api03-abcdef"
 
@@ -25,7 +25,7 @@ def exporter() -> InMemorySpanExporter:
 @pytest.fixture
 def provider(exporter: InMemorySpanExporter) -> TracerProvider:
     """Scrubs, then exports."""
-    sampler = ParentBased(HousekeepingSampler())
+    sampler = ParentBased(HeadSampler())
     provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     provider.add_span_processor(SecretScrubber())
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -117,3 +117,24 @@ def test_a_dead_backend_is_left_alone_for_a_while(
         "The OTLP endpoint does not take spans; they are dropped until it does",
         "The OTLP endpoint takes spans again",
     ]
+
+
+def finished_with_rate(rate: float, *, parents: int) -> int:
+    """How many of so many traces, of two spans each, were sampled as a whole."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=ParentBased(HeadSampler(rate)), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    for _ in range(parents):
+        with tracer.start_as_current_span("request"), tracer.start_as_current_span("run"):
+            pass
+    traces = [span.context.trace_id for span in exporter.get_finished_spans()]
+    assert all(traces.count(trace) == 2 for trace in traces)
+    return len(set(traces))
+
+
+def test_a_share_of_traces_is_sampled_each_as_a_whole() -> None:
+    """The first span decides for all others."""
+    assert finished_with_rate(0, parents=50) == 0
+    assert finished_with_rate(1, parents=50) == 50
+    assert 0 < finished_with_rate(0.5, parents=200) < 200

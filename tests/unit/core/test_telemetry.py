@@ -14,9 +14,12 @@ from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased
+from opentelemetry.trace import TraceFlags
 
 from config.logfire import LogfireSettings
 from services.core import logs, telemetry
+from services.core.span_export import HeadSampler
 
 REMOTE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -195,3 +198,25 @@ def test_without_a_backend_no_span_is_made(
     }.items() <= context.items()
     assert () == exporter.get_finished_spans()
     assert {} == logs.log_context()
+
+
+def test_a_run_of_a_trace_that_is_not_sampled_is_not_sampled_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The POST decides; a worker that would sample everything keeps to it."""
+    exporter = InMemorySpanExporter()
+    for rate, service in ((0.0, "api"), (1.0, "worker")):
+        sampler = ParentBased(HeadSampler(rate))
+        provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        monkeypatch.setattr(telemetry, "_TRACER", provider.get_tracer(service))
+        if service == "api":
+            with telemetry.span("POST /v1/runs"):
+                traceparent = telemetry.current_traceparent()
+        else:
+            with telemetry.span("run", traceparent=traceparent), telemetry.span("step"):
+                telemetry.annotate(attempt=1)
+
+    assert traceparent is not None
+    assert not int(traceparent[-2:], 16) & TraceFlags.SAMPLED
+    assert exporter.get_finished_spans() == ()
