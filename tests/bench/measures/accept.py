@@ -30,9 +30,8 @@ BODY = json.dumps(
 
 def penstock() -> Mapping[str, float]:
     """Each answer comes after the commit."""
-    with running_stack(**SETTINGS) as stack:
-        with stack.api() as (url, process):
-            return load(url, stack.key, process)
+    with running_stack(**SETTINGS) as stack, stack.api() as (url, process):
+        return load(url, stack.key, process)
 
 
 def noop() -> Mapping[str, float]:
