@@ -16,6 +16,7 @@ from config.postgres import PostgresSettings
 from config.redis import RedisSettings
 from services.api.background import in_background
 from services.api.batch_hub import BatchHub
+from services.api.batch_room import BatchRoom
 from services.api.deadline import Pulse
 from services.api.dependencies import Dependencies
 from services.api.errors import install_error_handlers
@@ -87,6 +88,7 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
     app.state.dependencies = dependencies
     app.state.event_hub = EventHub(dependencies.store, dependencies.texts.board)
     app.state.batch_hub = BatchHub(dependencies.store.batches)
+    app.state.batch_room = BatchRoom()
     app.state.record_pulse = Pulse()
     app.state.key_lookups = KeyLookups(dependencies.store, app.state.record_pulse)
     app.state.full_disk = FullDisk()

@@ -1,6 +1,7 @@
 """Who calls: a Bearer key, looked up by its prefix and compared by its hash."""
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from hmac import compare_digest
 from typing import Annotated, Any, ClassVar
 
@@ -19,6 +20,7 @@ from services.core.runs.models import ApiKey
 # Compared with where there is no such key, so that an unknown key costs the same as a wrong one.
 _NO_HASH = bytes(32)
 JSON = "application/json"
+_NOTHING: AbstractContextManager[None] = nullcontext()
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -74,6 +76,10 @@ class KeyedRoute(APIRoute):
         """Whether there is a body to read."""
         return self.body_field is not None
 
+    def make_room(self, request: Request) -> AbstractContextManager[None]:  # noqa: ARG002 - for others
+        """What the request holds from before its body is read until it is answered; may refuse it."""
+        return _NOTHING
+
     def get_route_handler(self) -> Handler:
         """The route's handler, behind the key and within the time that the record has."""
         handle = super().get_route_handler()
@@ -85,10 +91,11 @@ class KeyedRoute(APIRoute):
                 authorization = request.headers.get("authorization", "")
                 request.state.api_key = await authenticate(authorization, keys)
                 require_media_type(request, self.media_types)
-                if self.has_body:
-                    with deadline.paused():  # a slow client is not a slow record
-                        await _read_body(request)
-                return await handle(request)
+                with self.make_room(request):
+                    if self.has_body:
+                        with deadline.paused():  # a slow client is not a slow record
+                            await _read_body(request)
+                    return await handle(request)
 
         return handle_keyed
 

@@ -73,6 +73,10 @@ class NotReadyError(PenstockError):
     """This process cannot serve now."""
 
 
+class TooBusyError(PenstockError):
+    """This process takes in as many batches as it can; try again soon."""
+
+
 class StreamEndedError(PenstockError):
     """The run has ended and the client has seen all of it."""
 
@@ -125,6 +129,7 @@ RECORD_FULL = ProblemType("record-full", 503, "The record's disk is full", retry
 CLAUDE_NOT_CONFIGURED = ProblemType(
     "claude-not-configured", 503, "Claude is not configured", retry_after_s=60
 )
+TOO_BUSY = ProblemType("too-busy", 503, "Too many batches at once", retry_after_s=1)
 NOT_READY = ProblemType("not-ready", 503, "Not ready", retry_after_s=2)
 
 PROBLEM_TYPES = (
@@ -143,6 +148,7 @@ PROBLEM_TYPES = (
     RECORD_UNAVAILABLE,
     RECORD_FULL,
     CLAUDE_NOT_CONFIGURED,
+    TOO_BUSY,
     NOT_READY,
 )
 
@@ -160,6 +166,7 @@ PROBLEM_OF_ERROR: dict[type[PenstockError], ProblemType] = {
     StoreUnavailableError: RECORD_UNAVAILABLE,
     StoreFullError: RECORD_FULL,
     ClaudeNotConfiguredError: CLAUDE_NOT_CONFIGURED,
+    TooBusyError: TOO_BUSY,
     NotReadyError: NOT_READY,
 }
 

@@ -35,19 +35,15 @@ class Stack:
 
     def api(self, **settings: str) -> "AbstractContextManager[tuple[str, Process]]":
         """Gunicorn as it is deployed, with the benchmarks' pipelines; its address."""
-        return self._serve(
-            "gunicorn",
-            "-c",
-            "services/api/gunicorn.conf.py",
-            "tests.bench.api_app:create_app()",
-            **settings,
-        )
+        return self.serve("api", "tests.bench.api_app:create_app()", **settings)
 
     @contextmanager
-    def _serve(self, *command: str, **settings: str) -> "Iterator[tuple[str, Process]]":
+    def serve(self, name: str, app: str, **settings: str) -> "Iterator[tuple[str, Process]]":
+        """Gunicorn with the API's settings and any app; its address."""
         port = servers.free_port()
+        command = ("gunicorn", "-c", "services/api/gunicorn.conf.py", app)
         settings |= {"API_PORT": str(port)}
-        with self.process("api", "startup complete", *command, **settings) as process:
+        with self.process(name, "startup complete", *command, **settings) as process:
             yield f"http://127.0.0.1:{port}", process
 
     def worker(

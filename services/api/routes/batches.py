@@ -1,6 +1,7 @@
 """Post many runs at once, watch them together, and get what came out as one file."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
@@ -15,6 +16,7 @@ from services.api.auth import BEARER, JSON, Caller, KeyedRoute
 from services.api.batch_hub import BatchHub
 from services.api.batch_request import CSV, MEDIA_TYPES, NDJSON, hash_request, read_batch
 from services.api.batch_results import ResultFormat, write_csv, write_ndjson
+from services.api.batch_room import BatchRoom
 from services.api.batch_rows import make_chunks
 from services.api.batch_schemas import (
     SHOWN_ERRORS,
@@ -34,6 +36,7 @@ from services.api.errors import (
     IDEMPOTENCY_CONFLICT,
     NOT_FOUND,
     QUEUE_FULL,
+    TOO_BUSY,
     UNKNOWN_PIPELINE,
     UNSUPPORTED_MEDIA_TYPE,
     StreamEndedError,
@@ -59,6 +62,11 @@ class _BatchRoute(KeyedRoute):
     def has_body(self) -> bool:
         """FastAPI knows nothing of it."""
         return True
+
+    def make_room(self, request: Request) -> AbstractContextManager[None]:
+        """One of a few places: bodies are large."""
+        room: BatchRoom = request.app.state.batch_room
+        return room.take()
 
 
 _posting = APIRouter(tags=["batches"], route_class=_BatchRoute, dependencies=[BEARER])
@@ -95,6 +103,7 @@ _BODY: Final[dict[str, Any]] = {
         IDEMPOTENCY_CONFLICT,
         QUEUE_FULL,
         CLAUDE_NOT_CONFIGURED,
+        TOO_BUSY,
     )
     | {202: _LOCATION},
     openapi_extra=_BODY,

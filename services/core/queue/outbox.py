@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
+from services.core.clock import monotonic_s
+
 Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class Outbox(Generic[Item]):
         send: Callable[[list[Item]], None],
         *,
         capacity: int = CAPACITY,
+        least_interval_s: float = 0.0,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Start nothing yet.
@@ -36,11 +39,15 @@ class Outbox(Generic[Item]):
             name: Of the thread, and in logs.
             send: Takes everything that waits; may block and raise.
             capacity: Items that may wait; further ones are refused.
+            least_interval_s: Seconds from one batch to the next. What comes alone is sent at once; under load items
+                gather, instead of keeping the thread, and with it the interpreter, busy with many small batches.
             on_failure: Called in the thread after each batch that could not be sent.
         """
         self._name = name
         self._send = send
         self._capacity = capacity
+        self._least_interval_s = least_interval_s
+        self._sent_at_s = float("-inf")
         self._on_failure = on_failure
         self._items: list[Item] = []
         self._lock = threading.Lock()
@@ -78,9 +85,11 @@ class Outbox(Generic[Item]):
     def _flush(self) -> None:
         if self._is_failing:
             self._closing.wait(PAUSE_AFTER_ERROR_S)
+        self._closing.wait(max(0.0, self._sent_at_s + self._least_interval_s - monotonic_s()))
         with self._lock:
             items, self._items = self._items, []
         self._send(items)
+        self._sent_at_s = monotonic_s()
 
     def _note(self, flush: "Future[None]") -> None:
         """Log the beginning and the end of an outage."""

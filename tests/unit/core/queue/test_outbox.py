@@ -57,6 +57,19 @@ def test_what_waits_goes_in_one_batch(sink: Sink) -> None:
     assert [[1], list(range(2, 100))] == sink.batches
 
 
+def test_what_follows_soon_gathers(sink: Sink) -> None:
+    """Under load batches are large and few; what comes alone never waits, and closing sends at once."""
+    outbox: Outbox[int] = Outbox("test", sink.send, least_interval_s=60)
+
+    outbox.put(1)
+    _wait_for(lambda: sink.batches == [[1]])
+    for item in range(2, 100):
+        outbox.put(item)
+    outbox.close(timeout_s=5)
+
+    assert [[1], list(range(2, 100))] == sink.batches
+
+
 def test_a_full_outbox_refuses_and_never_blocks(sink: Sink) -> None:
     """Memory is bounded: what exceeds the capacity is told, not kept."""
     outbox: Outbox[int] = Outbox("test", sink.send, capacity=3)
