@@ -85,4 +85,4 @@ async def _run(store: RunStore, api_key: ApiKey, claude: AnthropicClaude) -> Run
 
 def _waits_long(run: Run) -> bool:
     """Nothing happens to it for as long as the breaker is open."""
-    return run.next_at is not None and (run.next_at - utc_now()).total_seconds() > 30  # noqa: PLR2004 - far above each backoff
+    return run.next_at is not None and (run.next_at - utc_now()).total_seconds() > 30

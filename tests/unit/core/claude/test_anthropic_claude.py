@@ -139,7 +139,9 @@ async def test_a_key_keeps_the_simulator_out():
     ],
 )
 def test_the_fallback_is_another_model_that_the_request_allows(
-    configured: str | None, is_allowed: bool, expected: str | None
+    configured: str | None,
+    is_allowed: bool,  # noqa: FBT001 - a parameter of the test
+    expected: str | None,
 ):
     """To ask the overloaded model itself again would help nobody."""
     claude = claude_for(MessagesApi(), model="claude-main", fallback_model=configured)
