@@ -20,6 +20,8 @@ class AnthropicSettings(Settings):
     """Where the simulator is; used, and shown in results, only while there is no API key."""
     model: str = "claude-sonnet-5-5"
     """Model of steps that name none."""
+    fallback_model: str | None = None
+    """Model that is asked while the other one is overloaded, by steps that allow it; without it, they wait."""
     fallback_price_model: str = "claude-fable-5-2"
     """Model whose prices count where a model has none that we know; a dear one: budgets hold."""
     timeout_s: float = Field(default=120, gt=0)

@@ -162,9 +162,10 @@ class RecordedClaude:
         try:
             return await self._admit_one(request, answer_type), request
         except BreakerOpenError:
-            if request.fallback_model is None:
+            fallback = self._claude.fallback_of(request)
+            if fallback is None:
                 raise
-        request = replace(request, model=request.fallback_model, fallback_model=None)
+        request = replace(request, model=fallback, allows_fallback=False)
         return await self._admit_one(request, answer_type), request
 
     async def _admit_one(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> Any:

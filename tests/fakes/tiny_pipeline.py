@@ -76,6 +76,10 @@ class ScriptedClaude:
         """Always the same."""
         return CallEstimate(request.model or "fake", input_tokens=10, output_tokens=5)
 
+    def fallback_of(self, request: ClaudeRequest) -> str | None:
+        """The spare one."""
+        return "spare" if request.allows_fallback else None
+
     def worst_case_usd(
         self,
         request: ClaudeRequest,

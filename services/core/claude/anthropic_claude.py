@@ -136,6 +136,11 @@ class AnthropicClaude:
             max_tokens=request.max_tokens,
         )
 
+    def fallback_of(self, request: ClaudeRequest) -> str | None:
+        """The other model; see services.core.claude.protocol.Claude.fallback_of."""
+        fallback = self._settings.fallback_model if request.allows_fallback else None
+        return None if fallback == (request.model or self._settings.model) else fallback
+
     def worst_case_usd(
         self,
         request: ClaudeRequest,

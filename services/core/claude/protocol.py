@@ -40,8 +40,8 @@ class ClaudeRequest:
     shared: str = ""
     """Text that goes before the prompt and that several calls of one run share: Claude reads it from
     its cache."""
-    fallback_model: str | None = None
-    """The model to ask while the other one is overloaded; None: it is waited for."""
+    allows_fallback: bool = False
+    """While the model is overloaded, the configured other one (ANTHROPIC_FALLBACK_MODEL) may be asked."""
     on_truncation: Truncation = Truncation.FAIL
 
 
@@ -111,6 +111,10 @@ class Claude(Protocol):
 
     def estimate(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> CallEstimate:
         """What the call is likely to use, by its size and by what such calls used before."""
+        ...
+
+    def fallback_of(self, request: ClaudeRequest) -> str | None:
+        """The model to ask while the request's own is overloaded; None: that one is waited for."""
         ...
 
     def worst_case_usd(

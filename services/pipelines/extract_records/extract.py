@@ -104,6 +104,7 @@ class _Extraction:
             prompt=PROMPTS.user(prompt, **material),
             max_tokens=MAX_TOKENS,
             on_truncation=Truncation.CONTINUE,
+            allows_fallback=True,
         )
         reply: ClaudeReply[Records] = await self._context.claude.ask(request, self._answer_type)
         found.model, found.simulated = reply.model, reply.is_simulated

@@ -32,6 +32,7 @@ async def compose_email(findings: Findings, context: StepContext) -> OutreachEma
         system=PROMPTS.system("compose_email"),
         prompt=_prompt(findings),
         max_tokens=MAX_TOKENS,
+        allows_fallback=True,
     )
     reply = await context.claude.ask(request, ComposedEmail)
     composed = _unescaped(reply.answer)

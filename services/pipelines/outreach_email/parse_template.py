@@ -85,7 +85,9 @@ async def _ask_questions(
         placeholders=lines(*(element("placeholder", name) for name in wanted)),
     )
     system = PROMPTS.system("parse_template")
-    request = ClaudeRequest(system=system, prompt=prompt, max_tokens=MAX_TOKENS)
+    request = ClaudeRequest(
+        system=system, prompt=prompt, max_tokens=MAX_TOKENS, allows_fallback=True
+    )
     reply = await context.claude.ask(request, TemplateQuestions)
     asked = {question.placeholder: question for question in reply.answer.questions}
     return tuple(_gap(name, asked.get(name)) for name in wanted)

@@ -78,6 +78,7 @@ async def summarize_part(part: Part, progress: Progress, context: StepContext) -
         shared=_wish(progress),
         prompt=PROMPTS.user("summarize", document=document),
         max_tokens=MAX_TOKENS,
+        allows_fallback=True,
     )
     reply = await context.claude.ask(request, Summary)
     return Digest(
@@ -138,6 +139,7 @@ async def _combine(group: list[Digest], progress: Progress, context: StepContext
         shared=_wish(progress),
         prompt=PROMPTS.user("combine", documents=documents),
         max_tokens=MAX_TOKENS,
+        allows_fallback=True,
     )
     reply = await context.claude.ask(request, CombinedSummary)
     return Digest(

@@ -226,7 +226,7 @@ async def test_while_a_model_is_overloaded_the_other_one_is_asked(
     with pytest.raises(CallParkedError):
         await recorded.ask(REQUEST, Text)
     assert run.calls == {}
-    await recorded.ask(ClaudeRequest(system="", prompt="!", fallback_model="spare"), Text)
+    await recorded.ask(ClaudeRequest(system="", prompt="!", allows_fallback=True), Text)
 
     assert (claude.asked[0].model, row_of(run).opening.model) == ("spare", "spare")
     assert door.told == [("spare", ONE_CALL)]

@@ -1,6 +1,7 @@
 """services.core.claude.anthropic_claude: one call, its answer, its errors, its price."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -126,6 +127,26 @@ async def test_a_key_keeps_the_simulator_out():
     await claude_for(api, simulator_url="http://simulator:8080").ask(REQUEST, Word)
 
     assert api.requests[0].url.host == "api.anthropic.com"
+
+
+@pytest.mark.parametrize(
+    ("configured", "is_allowed", "expected"),
+    [
+        ("claude-spare", True, "claude-spare"),
+        ("claude-spare", False, None),
+        (None, True, None),
+        ("claude-main", True, None),
+    ],
+)
+def test_the_fallback_is_another_model_that_the_request_allows(
+    configured: str | None,
+    is_allowed: bool,  # noqa: FBT001 - a parameter of the test
+    expected: str | None,
+):
+    """To ask the overloaded model itself again would help nobody."""
+    claude = claude_for(MessagesApi(), model="claude-main", fallback_model=configured)
+
+    assert claude.fallback_of(replace(REQUEST, allows_fallback=is_allowed)) == expected
 
 
 async def test_without_key_and_simulator_only_asking_fails():
