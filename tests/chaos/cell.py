@@ -80,7 +80,8 @@ def body_of(fault: Fault, number: int, *, runs: int) -> JsonObject:
     if fault.has_emails and number % EMAIL_EVERY == EMAIL_EVERY - 1:
         sources = [f"{from_runner('SAMPLES_URL')}/researcher.html"]
         return {"pipeline": "outreach_email", "input": EMAIL | {"sources": sources}}
-    return {"pipeline": fault.pipelines[number % len(fault.pipelines)], "input": fault.input}
+    told = fault.input if number < runs or fault.input_after is None else fault.input_after
+    return {"pipeline": fault.pipelines[number % len(fault.pipelines)], "input": told}
 
 
 async def _play(cell: Cell, http: httpx.AsyncClient) -> None:

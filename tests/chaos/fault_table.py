@@ -113,6 +113,7 @@ PROCESSES: Final = (
         running=1,
         # A checkpoint clears a suspect, so the first step must outlast the time that it takes to see it and to kill.
         input={"seconds": 0.3, "first_seconds": 3.5},
+        input_after={"seconds": 0.3},
     ),
     killed(
         "isolated worker",

@@ -65,6 +65,8 @@ class Fault:
     """Steps that are being executed when it comes, at least."""
     input: dict[str, Any] = field(default_factory=lambda: {"seconds": 0.3})
     """What each drill run is told."""
+    input_after: dict[str, Any] | None = None
+    """What those are told that are posted after the first ones; None: the same."""
     has_emails: bool = True
     """Some runs write an email instead of being drills."""
     poison: dict[str, Any] | None = None
