@@ -124,7 +124,7 @@ class RunExecutor:
         store = self._store
         match ending:
             case Succeeded(output, email, last_step):
-                write = partial(store.finish_run, lease, output, email, last_step=last_step)
+                write = partial(store.finish_run, lease, output, email, step=last_step)
             case Retrying(step, error, delay_s, is_counted, forgotten):
                 write = partial(
                     store.retry_run,

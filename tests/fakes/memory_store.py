@@ -176,11 +176,11 @@ class MemoryRunStore:
         output: Json,
         email: NewEmail | None = None,
         *,
-        last_step: str | None = None,
+        step: str | None = None,
     ) -> None:
         run = self._held(lease)
-        if last_step is not None:
-            self._keep(run, Checkpoint(last_step, output))
+        if step is not None:
+            self._keep(run, Checkpoint(step, output))
         run.state, run.output, run.email = RunState.SUCCEEDED, output, email
 
     async def retry_run(

@@ -79,10 +79,10 @@ class RunProgress:
         return None if row.next_attempt is None else int(row.next_attempt)
 
     async def finish_run(
-        self, lease: Lease, output: Json, email: NewEmail | None, *, last_step: str | None
+        self, lease: Lease, output: Json, email: NewEmail | None, *, step: str | None
     ) -> None:
         """End a run well."""
-        await self._finishes.submit(lease, step=last_step, output=output, **_email(email))
+        await self._finishes.submit(lease, step=step, output=output, **_email(email))
 
     async def retry_run(
         self,

@@ -172,14 +172,7 @@ class RunStore(ClientRecord):
     ) -> int | None:
         """Keep a step's output, and forget its calls; the first one stays.
 
-        Args:
-            lease: Its right to the run.
-            checkpoint: What the step gave.
-            next_step: Is started in the same transaction, as start_step does; told again, the try
-                that has begun is not counted again.
-
-        Returns:
-            The number of the next step's try.
+        With it the next step is started, as by start_step: its try, the same if told again.
 
         Raises:
             ValueError: The run has no such step, or the output holds a NaN or infinity.
@@ -187,22 +180,10 @@ class RunStore(ClientRecord):
         return await self._progress.record_checkpoint(lease, checkpoint, next_step=next_step)
 
     async def finish_run(
-        self,
-        lease: Lease,
-        output: Json,
-        email: NewEmail | None = None,
-        *,
-        last_step: str | None = None,
+        self, lease: Lease, output: Json, email: NewEmail | None = None, *, step: str | None = None
     ) -> None:
-        """End a run well, with its email in the same transaction (running -> succeeded).
-
-        Args:
-            lease: Its right to the run.
-            output: What the last step gave.
-            email: What it wrote.
-            last_step: Gets its checkpoint, the output, in the same transaction.
-        """
-        await self._progress.finish_run(lease, output, email, last_step=last_step)
+        """End a run well, with its email and the checkpoint of its last step, if it has none yet."""
+        await self._progress.finish_run(lease, output, email, step=step)
 
     async def retry_run(
         self,

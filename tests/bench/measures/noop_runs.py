@@ -93,7 +93,7 @@ BENCHMARK = Benchmark(
     name="noop_runs",
     title="Durable runs of one step that does nothing",
     what="20,000 runs with 180 B of input are committed; then one worker with 1,000 slots starts. The rate is that "
-    "from the first claim to the last end, all events and checkpoints committed, on the cores that PostgreSQL uses too.",
+    "from the first claim to the last end, all events and checkpoints committed; PostgreSQL uses the same cores.",
     units={
         "rate": "runs/s",
         "worker_cpu": "µs/run",

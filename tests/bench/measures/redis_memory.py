@@ -15,12 +15,16 @@ SWEEPING_S = 12.0
 """Some sweeps, each of which hints what is due."""
 POST_TIMEOUT_S = 60
 MIB = 2**20
+SETTINGS = {
+    "API_MAX_QUEUED_RUNS": str(2 * BATCHES * ROWS),
+    "ANTHROPIC_SIMULATOR_URL": "http://127.0.0.1:9",  # nobody asks it
+}
 
 
 def queue_many() -> Mapping[str, float]:
     """Post runs that no worker takes; Redis' memory over that of an idle API, at points on the way."""
     with (
-        running_stack(API_MAX_QUEUED_RUNS=str(2 * BATCHES * ROWS)) as stack,
+        running_stack(**SETTINGS) as stack,
         stack.api() as (url, _),
         redis.Redis.from_url(stack.redis.url(0)) as server,
         httpx.Client(

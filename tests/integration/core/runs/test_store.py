@@ -192,7 +192,7 @@ async def test_the_end_of_a_run_brings_the_last_checkpoint(
     for step, following in pairwise(STEPS):
         await store.record_checkpoint(lease, Checkpoint(step, {}), next_step=following)
     await pay(store, lease, STEPS[-1])
-    await store.finish_run(lease, {"n": 1}, last_step=STEPS[-1])
+    await store.finish_run(lease, {"n": 1}, step=STEPS[-1])
 
     done = await store.get_run(api_key.id, run.id)
     events = await events_of(store, run)
@@ -201,7 +201,7 @@ async def test_the_end_of_a_run_brings_the_last_checkpoint(
     assert [event.type for event in events[-2:]] == ["step.succeeded", "run.succeeded"]
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     with pytest.raises(LeaseLostError):
-        await store.finish_run(lease, {"n": 2}, last_step=STEPS[-1])
+        await store.finish_run(lease, {"n": 2}, step=STEPS[-1])
 
 
 async def test_an_unknown_step_is_refused(store: RunStore, api_key: ApiKey) -> None:
