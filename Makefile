@@ -99,7 +99,7 @@ check: $(INSTALLED) secrets ## Lint, check types and layers, and check the files
 	$(BIN)/vulture
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck .ci/run docker/redis/start.sh
+	$(BIN)/shellcheck .ci/run docker/redis/start.sh docker/swarm/deploy.sh
 	@if docker compose version >/dev/null 2>&1; then for files in $(COMPOSE_SETS); do (set -x; COMPOSE_FILE=$$files docker compose config --quiet); done; fi
 
 # pytest-timeout ends a test from within; what hangs beyond that (the longest may take 300 s) shows where, and ends.

@@ -16,7 +16,7 @@ from tests.bench.looking import CONNECTIONS, UNFINISHED, Onlooker, looking_at
 from tests.bench.posting import Posted, post_runs
 from tests.bench.stack import ROOT, Process, Stack, running_stack
 
-CAPACITY_S = 20.0
+CAPACITY_S = 10.0
 CLIENT_CONNECTIONS = 32
 SAMPLE_INTERVAL_S = 10.0
 SETTLE_TIMEOUT_S = 300.0
@@ -213,7 +213,7 @@ def _goal(name: str, value: str, bound: float, unit: str) -> Goal:
 BENCHMARK = Benchmark(
     name="soak",
     title="Soak",
-    what="API, worker, isolated worker and beat, with runs of one one-second call each. First 20 s of as many POSTs "
+    what="API, worker, isolated worker and beat, with runs of one one-second call each. First 10 s of as many POSTs "
     "as are accepted, which gives the capacity; then half of it for BENCH_SOAK_MINUTES (30 unless set), looked at "
     "every 10 s. Growth is the median of the last third against that of the middle third. The record itself "
     "keeps every run, so it is judged by its bytes per run and its dead rows.",
