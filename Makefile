@@ -148,7 +148,7 @@ chaos: $(INSTALLED) ## Hurt a stack of its own in every known way, about 45 minu
 
 # ROUNDS=1 is quick and says less. Peers get environments of their own in .run/bench, made when they are first measured.
 .PHONY: bench
-bench: $(INSTALLED) ## Measure everything, about two hours on an idle machine, and write docs/performance.md; NAME=drain measures one thing
+bench: $(INSTALLED) ## Measure everything, under two hours, and write docs/performance.md; NAME=drain for one thing
 	@$(BIN)/python -m tests.bench $(NAME) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: smoke

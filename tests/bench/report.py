@@ -67,7 +67,8 @@ def goals_block(results: Results, benchmarks: Mapping[str, Benchmark]) -> Iterat
             measure = f"[{name}](#{anchor(benchmark.title)})"
             yield f"| {goal['name']} | {bound} | {_figure(goal)} | {verdict} | {measure} |"
         for lost in benchmark.goals if not own else ():
-            yield f"| {lost.name} | {lost.bound:g} {lost.unit} | not yet | | {name} |"
+            sign = "≤" if lost.is_at_most else "≥"
+            yield f"| {lost.name} | {sign} {lost.bound:g} {lost.unit} | not yet | | {name} |"
     yield from ("", *_machine(results))
 
 

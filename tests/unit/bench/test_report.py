@@ -22,7 +22,7 @@ def test_the_page_has_goals_and_tables(tmp_path):
 
     text = page.read_text()
     assert "| Fast | ≥ 2 × | 4 × | met | [fake](#fake) |" in text
-    assert "| Fast | 2 × | not yet | | later |" in text
+    assert "| Fast | ≥ 2 × | not yet | | later |" in text
     assert "| subject | rate, 1/s | ratio |" in text
     assert "| Penstock | 20 (10 to 30) | 1.00 |" in text
     assert "| peer | 5 | 0.25 |" in text

@@ -1,7 +1,6 @@
 """Tasks of arq; as a command, enqueue as many as asked."""
 
 import asyncio
-import time
 from typing import Any, ClassVar
 
 from arq import create_pool
@@ -38,7 +37,7 @@ class Worker:
 async def enqueue() -> None:
     """Enqueue, one after the other."""
     pool = await create_pool(settings)
-    began_s = time.monotonic()
+    began_s = work.begin()
     for number in range(work.count()):
         await pool.enqueue_job("noop", **work.arguments(number))
     work.report(began_s)

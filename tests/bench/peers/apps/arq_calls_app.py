@@ -1,7 +1,6 @@
 """Calls to Claude as tasks of arq; as a command, enqueue as many as asked and wait for all results."""
 
 import asyncio
-import time
 from typing import Any, ClassVar
 
 from arq import create_pool
@@ -37,7 +36,7 @@ class Worker:
 async def main() -> None:
     """Enqueue, then wait."""
     pool = await create_pool(settings)
-    began_s = time.monotonic()
+    began_s = work.begin()
     jobs = [
         await pool.enqueue_job("call", **work.arguments(number)) for number in range(work.count())
     ]

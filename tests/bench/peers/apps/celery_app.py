@@ -1,7 +1,5 @@
 """Tasks of Celery; as a command, enqueue as many as asked."""
 
-import time
-
 from celery import Celery
 
 from tests.bench.peers.apps import work
@@ -24,7 +22,7 @@ def noop(number: int, text: str) -> int:
 
 
 if __name__ == "__main__":
-    began_s = time.monotonic()
+    began_s = work.begin()
     for each in range(work.count()):
         noop.delay(**work.arguments(each))
     work.report(began_s)

@@ -6,7 +6,6 @@
 import asyncio
 import sys
 import threading
-import time
 
 from dbos import DBOS, DBOSConfig
 
@@ -41,7 +40,7 @@ async def noop(number: int, text: str) -> int:
 async def enqueue(count: int) -> None:
     """Enqueue, one after the other."""
     queue = await DBOS.register_queue_async(QUEUE)
-    began_s = time.monotonic()
+    began_s = work.begin()
     for number in range(count):
         await queue.enqueue_async(noop, **work.arguments(number))
     work.report(began_s)

@@ -1,7 +1,5 @@
 """Tasks of dramatiq; as a command, enqueue as many as asked."""
 
-import time
-
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
@@ -25,7 +23,7 @@ def noop(number: int, text: str) -> int:
 
 
 if __name__ == "__main__":
-    began_s = time.monotonic()
+    began_s = work.begin()
     for each in range(work.count()):
         noop.send(**work.arguments(each))
     work.report(began_s)

@@ -1,7 +1,6 @@
 """Tasks of procrastinate; as a command, make its tables and enqueue as many as asked."""
 
 import asyncio
-import time
 
 from procrastinate import App, PsycopgConnector
 
@@ -24,7 +23,7 @@ async def enqueue() -> None:
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
         everything = [work.arguments(number) for number in range(work.count())]
-        began_s = time.monotonic()
+        began_s = work.begin()
         for begin in range(0, len(everything), 1000):
             await noop.batch_defer_async(*everything[begin : begin + 1000])
         work.report(began_s)

@@ -1,6 +1,5 @@
 """Tasks of rq; as a command, enqueue as many as asked."""
 
-import time
 from functools import cache
 
 from redis import Redis
@@ -20,7 +19,7 @@ def noop(number: int, text: str) -> int:
 
 if __name__ == "__main__":
     queue = Queue(connection=Redis.from_url(work.setting("BENCH_REDIS")))
-    began_s = time.monotonic()
+    began_s = work.begin()
     for each in range(work.count()):
         # By name: a module that is run has another one.
         queue.enqueue("tests.bench.peers.apps.rq_app.noop", **work.arguments(each))

@@ -1,7 +1,6 @@
 """Calls to Claude as tasks of taskiq; as a command, enqueue as many as asked and wait for all results."""
 
 import asyncio
-import time
 
 from taskiq import TaskiqEvents, TaskiqState
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
@@ -29,7 +28,7 @@ async def call(number: int, text: str) -> str:
 async def main() -> None:
     """Enqueue, then wait."""
     await broker.startup()
-    began_s = time.monotonic()
+    began_s = work.begin()
     tasks = [await call.kiq(**work.arguments(number)) for number in range(work.count())]
     for task in tasks:
         result = await task.wait_result(check_interval=0.02, timeout=120)
