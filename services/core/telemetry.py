@@ -90,9 +90,7 @@ def _configure_traces(settings: LogfireSettings, *, service_name: str) -> None:
             add_baggage_to_attributes=False,
             distributed_tracing=True,
             scrubbing=logfire.ScrubbingOptions(extra_patterns=SECRET_PATTERNS),
-            sampling=logfire.SamplingOptions(
-                head=ParentBased(HeadSampler(settings.trace_sample_rate))
-            ),
+            sampling=logfire.SamplingOptions(head=_create_sampler(settings)),
             additional_span_processors=[SecretScrubber(), *exporters],
             advanced=logfire.AdvancedOptions(emit_configuration_span=False),
         )

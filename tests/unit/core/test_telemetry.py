@@ -67,6 +67,17 @@ def test_there_is_no_traceparent_outside_spans() -> None:
     assert telemetry.current_traceparent() is None
 
 
+def test_where_nothing_leaves_spans_are_ids_only() -> None:
+    """Without a token and an endpoint nothing is recorded, whatever a client asks for; the trace's id is there."""
+    provider = TracerProvider(sampler=telemetry._create_sampler(LogfireSettings()))
+    parent = telemetry._PROPAGATOR.extract({"traceparent": REMOTE})
+
+    span = provider.get_tracer("test").start_span("run", context=parent)
+
+    assert not span.is_recording()
+    assert f"{span.get_span_context().trace_id:032x}" in REMOTE
+
+
 def test_a_malformed_traceparent_starts_a_new_trace(exporter: InMemorySpanExporter) -> None:
     """What a client sent as trace context can break nothing."""
     with telemetry.span("run", traceparent="nonsense"):
