@@ -39,6 +39,8 @@ class AnthropicSettings(Settings):
     """Bytes of one message batch; the API takes 256 MB. A process needs about three times as much."""
     batch_timeout_s: float = Field(default=300, gt=0)
     """Seconds that making a message batch may take, upload included."""
+    accounts_keep_days: int = Field(default=90, ge=2)
+    """Days that message batches which have ended, and what each key spent in a day, are kept."""
     batch_doubt_s: float = Field(default=120, gt=0)
     """Seconds after which a message batch that Claude does not list was not made; it is made again then."""
 

@@ -42,6 +42,9 @@ CLOCK_SKEW = timedelta(minutes=5)
 NOT_FOUND = "not_found_error"
 TOO_LARGE = frozenset({"request_too_large", "http_413"})
 HINTED_AT_ONCE = 500
+FORGOTTEN_AT_ONCE = 1000
+"""Rows of each kind that one round deletes."""
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Batching:
     limits: BatchLimits
     doubt_s: float
     """Seconds after which a message batch that Claude does not list was not made."""
+    keep_s: float = 90 * DAY_S
+    """Seconds that the record keeps message batches that have ended, and what keys spent in a day."""
 
     @classmethod
     def by_settings(cls, settings: AnthropicSettings) -> Self:
@@ -61,7 +66,12 @@ class Batching:
             max_bytes=settings.batch_max_bytes,
             linger_s=settings.batch_linger_s,
         )
-        return cls(MessageBatches(settings), limits, settings.batch_doubt_s)
+        return cls(
+            MessageBatches(settings),
+            limits,
+            settings.batch_doubt_s,
+            keep_s=settings.accounts_keep_days * DAY_S,
+        )
 
 
 class BatchCourier:
@@ -142,6 +152,8 @@ class BatchCourier:
         if follow_of(error) in {Follow.GIVE_UP, Follow.ASK_FOR_BUDGET}:
             await self._fail_calls(batch_id, error)
         await self._record.release(batch_id)
+        if error.retry_after_s:
+            await self._record.hold_off(batch_id, wait_s=error.retry_after_s)
 
     async def _resolve_doubts(self) -> bool:
         """Find out what became of message batches whose sender died; whether to send more now.
@@ -210,6 +222,7 @@ class BatchCourier:
                     await self._poll(batch)
                 except ClaudeError as error:
                     logger.warning("message batch %s: %s", batch.claude_id, error)
+            await self._record.forget(keep_s=self._batching.keep_s, limit=FORGOTTEN_AT_ONCE)
 
     async def _poll(self, batch: SubmittedBatch) -> None:
         """Look at one; what Claude does not tell now it may tell the next time."""

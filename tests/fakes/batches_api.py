@@ -63,6 +63,8 @@ class BatchesApi:
     posts: int = 0
     refusal: tuple[int, str] | None = None
     """Status and error type with which POSTs are answered."""
+    retry_after_s: float | None = None
+    """What these answers ask to wait."""
     is_mute: bool = False
     """POSTs do their work, and nobody is told: the connection is cut."""
     is_gone: bool = False
@@ -121,7 +123,7 @@ class BatchesApi:
     def _create(self, body: bytes) -> bytes | None:
         self.posts += 1
         if self.refusal is not None:
-            return _error(*self.refusal)
+            return _error(*self.refusal, retry_after_s=self.retry_after_s)
         batch = self._make(json.loads(body)["requests"])
         self.on_post()
         return None if self.is_mute else _json(self._shown(batch))
@@ -152,13 +154,15 @@ def _json(value: Json) -> bytes:
     )
 
 
-def _error(status: int, error_type: str) -> bytes:
+def _error(status: int, error_type: str, *, retry_after_s: float | None = None) -> bytes:
+    wish = {} if retry_after_s is None else {"retry_after": str(retry_after_s)}
     body = {"type": "error", "error": {"type": error_type, "message": "as the test wants"}}
     return http_answer(
         json.dumps(body).encode(),
         status=status,
         content_type="application/json",
         connection="close",
+        **wish,
     )
 
 

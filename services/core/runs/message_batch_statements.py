@@ -56,8 +56,11 @@ GATHER = statement(
     batch AS (
         INSERT INTO message_batches (id, state, size)
         SELECT CAST(:batch_id AS uuid), :message_batch_submitting, count(*) FROM eligible
-        HAVING min(opened_at) <= now() - make_interval(secs => CAST(:linger_s AS double precision))
-            OR count(*) >= CAST(:max_calls AS bigint)
+        HAVING (min(opened_at) <= now() - make_interval(secs => CAST(:linger_s AS double precision))
+                OR count(*) >= CAST(:max_calls AS bigint))
+           -- A rate limit holds for all processes: see HOLD_OFF.
+           AND NOT EXISTS (SELECT FROM message_batches
+                            WHERE state = :message_batch_ended AND polled_at > now())
      RETURNING id)
     UPDATE claude_calls
        SET state = :call_submitted, message_batch_id = batch.id,
@@ -101,6 +104,17 @@ RETURN_REST = statement(
      WHERE claude_calls.run_id = held.run_id AND claude_calls.message_batch_id = :batch_id
        AND claude_calls.state = :call_submitted
        AND (opened_at, custom_id) > (CAST(:after_at AS timestamptz), CAST(:after AS text))
+    """
+)
+
+# After RELEASE. What is left of a refused message batch says until when none is to be sent: it has
+# no calls, Claude does not know it, and polled_at is when to look again.
+HOLD_OFF = statement(
+    """
+    INSERT INTO message_batches (id, state, size, ended_at, polled_at)
+    VALUES (:batch_id, :message_batch_ended, 0, now(),
+            now() + make_interval(secs => CAST(:wait_s AS double precision)))
+        ON CONFLICT (id) DO UPDATE SET polled_at = excluded.polled_at
     """
 )
 
@@ -232,5 +246,34 @@ END = statement(
     """
     UPDATE message_batches SET state = :message_batch_ended, ended_at = now()
      WHERE id = :batch_id AND state = :message_batch_submitted
+    """
+)
+
+# A call keeps the name of its message batch for as long as there is one.
+FORGET_BATCHES = statement(
+    """
+    WITH old AS (
+        SELECT id FROM message_batches
+         WHERE state = :message_batch_ended AND greatest(ended_at, polled_at) < now()
+               - make_interval(secs => CAST(:keep_s AS double precision))
+           AND NOT EXISTS (SELECT FROM claude_calls WHERE message_batch_id = message_batches.id)
+         LIMIT CAST(:up_to AS bigint)
+           FOR UPDATE SKIP LOCKED)
+    DELETE FROM message_batches USING old WHERE message_batches.id = old.id RETURNING old.id
+    """
+)
+
+# What is reserved is of calls that are yet to be settled.
+FORGET_KEY_DAYS = statement(
+    """
+    WITH old AS (
+        SELECT key_id, day FROM key_days
+         WHERE day < (now() - make_interval(secs => CAST(:keep_s AS double precision)))::date
+           AND reserved_usd = 0
+         LIMIT CAST(:up_to AS bigint)
+           FOR UPDATE SKIP LOCKED)
+    DELETE FROM key_days USING old
+     WHERE key_days.key_id = old.key_id AND key_days.day = old.day
+ RETURNING old.day
     """
 )

@@ -163,6 +163,10 @@ class MessageBatchRecord:
         """It was not made: its calls wait again."""
         await self._database.fetch(statements.RELEASE, {"batch_id": batch_id})
 
+    async def hold_off(self, batch_id: UUID, *, wait_s: float) -> None:
+        """Have nobody make another message batch for a while, after this one was released."""
+        await self._database.fetch(statements.HOLD_OFF, {"batch_id": batch_id, "wait_s": wait_s})
+
     async def list_doubtful(self, *, doubt_s: float) -> list[DoubtfulBatch]:
         """Those that were to be made, oldest first. Only who holds the lock may ask."""
         rows = await self._database.fetch(statements.LIST_DOUBTFUL, {"doubt_s": doubt_s})
@@ -206,6 +210,13 @@ class MessageBatchRecord:
     async def end(self, batch_id: UUID) -> None:
         """All its results are there."""
         await self._database.fetch(statements.END, {"batch_id": batch_id})
+
+    async def forget(self, *, keep_s: float, limit: int) -> int:
+        """Delete message batches that ended, and days of keys that passed, before that; how many."""
+        bounds = {"keep_s": keep_s, "up_to": limit}
+        batches = await self._database.fetch(statements.FORGET_BATCHES, bounds)
+        days = await self._database.fetch(statements.FORGET_KEY_DAYS, bounds)
+        return len(batches) + len(days)
 
 
 def is_of_batch(custom_id: str | None, batch_id: UUID) -> bool:

@@ -410,6 +410,24 @@ async def test_a_rate_limit_lets_the_calls_wait(scene: Scene) -> None:
     assert [CallState.SUBMITTED] == await scene.states()
 
 
+async def test_nothing_is_sent_before_the_time_that_a_rate_limit_names(scene: Scene) -> None:
+    """By no process, also none that knows nothing of it; then all goes, without a trace of the refusal."""
+    await scene.park_run("one")
+    scene.api.refusal, scene.api.retry_after_s = (429, "rate_limit_error"), 600
+    await scene.submitted()
+    scene.api.refusal = None
+    await scene.park_run("two")
+
+    for _ in range(3):
+        await scene.courier().submit()
+    assert (1, [CallState.WAITING] * 2) == (scene.api.posts, await scene.states())
+    await scene.fetch("UPDATE message_batches SET polled_at = now()")
+    await scene.submitted()
+
+    assert [CallState.SUBMITTED] * 2 == await scene.states()
+    assert 1 == (await scene.store.get_totals()).open_message_batches
+
+
 async def test_a_wrong_request_fails_its_calls(scene: Scene) -> None:
     """The error is the answer, and nothing stays reserved."""
     run = await scene.park_run("one")
@@ -552,6 +570,34 @@ async def test_the_record_counts_what_is_on_its_way(scene: Scene) -> None:
 
     counts = (totals.waiting_calls, totals.submitted_calls, totals.open_message_batches)
     assert (1, 2, 1) == counts
+
+
+async def test_old_accounts_are_forgotten(scene: Scene) -> None:
+    """Not those of late, not what is reserved still, and no message batch that a call names."""
+    await scene.park_run("one")
+    await scene.submitted()
+    await scene.fetch(
+        "UPDATE message_batches SET state = 'ended', ended_at = now() - interval '91 days'"
+    )
+    await scene.fetch(
+        "INSERT INTO message_batches (id, state, size, ended_at)"
+        " SELECT gen_random_uuid(), 'ended', 0, now() - days * interval '1 day'"
+        " FROM unnest(ARRAY[89, 91]) AS days"
+    )
+    await scene.fetch(
+        "INSERT INTO key_days (key_id, day, reserved_usd)"
+        " SELECT id, current_date - days, (days = 93)::int"
+        " FROM api_keys, unnest(ARRAY[80, 92, 93]) AS days"
+    )
+
+    await scene.courier().poll()
+
+    [batches] = await scene.fetch(
+        "SELECT count(*) AS n, count(claude_id) AS used FROM message_batches"
+    )
+    days = await scene.fetch("SELECT current_date - day AS ago FROM key_days ORDER BY ago")
+    assert (2, 1) == (batches["n"], batches["used"])
+    assert [0, 80, 93] == [day["ago"] for day in days]
 
 
 async def test_beat_and_the_isolated_worker_carry_calls(
