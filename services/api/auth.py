@@ -1,5 +1,6 @@
 """Who calls: a Bearer key, looked up by its prefix and compared by its hash."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from hmac import compare_digest
@@ -20,6 +21,8 @@ from services.core.runs.models import ApiKey
 # Compared with where there is no such key, so that an unknown key costs the same as a wrong one.
 _NO_HASH = bytes(32)
 JSON = "application/json"
+BODY_S = 60.0
+"""Seconds for a whole body: of 32 MB that is 4 Mbit/s. Who sends more slowly would keep a place from others."""
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -103,9 +106,12 @@ class KeyedRoute(APIRoute):
 async def _read_body(request: Request) -> None:
     """Have the body at hand: FastAPI gets what the request keeps."""
     try:
-        await request.body()
+        async with asyncio.timeout(BODY_S):
+            await request.body()
     except ClientDisconnect as error:
         raise HTTPException(400) from error
+    except TimeoutError as error:
+        raise HTTPException(408, f"The whole body must come within {BODY_S:g} s.") from error
 
 
 async def get_caller(request: Request) -> ApiKey:

@@ -106,6 +106,7 @@ NOT_FOUND = ProblemType(
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "Method not allowed")
 NOT_CANCELLABLE = ProblemType("not-cancellable", 409, "The run has ended already")
 NOT_REPLAYABLE = ProblemType("not-replayable", 409, "The run has neither failed nor been cancelled")
+BODY_TOO_SLOW = ProblemType("body-too-slow", 408, "The body did not come in time")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type", 415, "The body is of another media type than is read here"
@@ -139,6 +140,7 @@ PROBLEM_TYPES = (
     NOT_CANCELLABLE,
     NOT_REPLAYABLE,
     BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
     UNSUPPORTED_MEDIA_TYPE,
     INVALID_REQUEST,
     UNKNOWN_PIPELINE,
@@ -175,6 +177,7 @@ PROBLEM_OF_STATUS: dict[int, ProblemType] = {
     400: INVALID_REQUEST,
     404: NOT_FOUND,
     405: METHOD_NOT_ALLOWED,
+    408: BODY_TOO_SLOW,
     413: BODY_TOO_LARGE,
 }
 

@@ -32,6 +32,7 @@ from services.api.batch_schemas import (
 from services.api.dependencies import Deps, Store
 from services.api.errors import (
     BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
     CLAUDE_NOT_CONFIGURED,
     IDEMPOTENCY_CONFLICT,
     NOT_FOUND,
@@ -98,6 +99,7 @@ _BODY: Final[dict[str, Any]] = {
     operation_id="createBatch",
     responses=write_problems(
         BODY_TOO_LARGE,
+        BODY_TOO_SLOW,
         UNSUPPORTED_MEDIA_TYPE,
         UNKNOWN_PIPELINE,
         IDEMPOTENCY_CONFLICT,

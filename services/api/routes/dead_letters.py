@@ -10,6 +10,7 @@ from services.api.auth import BEARER, Caller, KeyedRoute
 from services.api.dependencies import Deps, Store
 from services.api.errors import (
     BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
     CLAUDE_NOT_CONFIGURED,
     QUEUE_FULL,
     UNKNOWN_PIPELINE,
@@ -57,6 +58,7 @@ async def list_dead_letters(
     operation_id="replayDeadLetters",
     responses=write_problems(
         BODY_TOO_LARGE,
+        BODY_TOO_SLOW,
         UNSUPPORTED_MEDIA_TYPE,
         UNKNOWN_PIPELINE,
         QUEUE_FULL,

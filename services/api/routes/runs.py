@@ -13,6 +13,7 @@ from services.api.auth import BEARER, Caller, KeyedRoute
 from services.api.dependencies import Deps, Store
 from services.api.errors import (
     BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
     CLAUDE_NOT_CONFIGURED,
     IDEMPOTENCY_CONFLICT,
     NOT_CANCELLABLE,
@@ -66,6 +67,7 @@ class RunQuery(PageQuery):
 
 _BODY_KINDS = (
     BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
     UNSUPPORTED_MEDIA_TYPE,
     UNKNOWN_PIPELINE,
     QUEUE_FULL,

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from tests.bench.benchmark import Benchmark, Goal, Rounds, median_of
+from tests.bench.peers import arq, taskiq
 from tests.bench.server_cpu import postgres_process
 from tests.bench.stack import Process, running_stack
 
@@ -108,7 +109,7 @@ BENCHMARK = Benchmark(
         "cpu_ms": "ms/run",
         "postgres_cpu_ms": "ms/run",
     },
-    subjects={"Penstock": hold},
+    subjects={"Penstock": hold, "arq": arq.hold_calls, "taskiq": taskiq.hold_calls},
     goals=(
         Goal(
             name="1,000 held calls, by the time of the best of arq and taskiq",

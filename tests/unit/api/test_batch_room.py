@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from services.api import auth
 from services.api.batch_room import MAX_AT_ONCE, BatchRoom
 from services.api.errors import TooBusyError
 from tests.fakes.waiting import until
@@ -53,4 +54,28 @@ async def test_one_batch_too_many_is_told_to_come_back(client: httpx.AsyncClient
     assert_problem(refused, 503, "too-busy")
     assert refused.headers["Retry-After"] == "1"
     assert {answer.status_code for answer in await asyncio.gather(*under_way)} == {202}
+    assert (await post(ROW)).status_code == 202
+
+
+async def test_a_body_that_does_not_come_gives_its_place_back(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a few slow clients would keep all others away."""
+    monkeypatch.setattr(auth, "BODY_S", 0.05)
+    never = asyncio.Event()
+
+    async def endless_body() -> AsyncIterator[bytes]:
+        yield ROW
+        await never.wait()
+
+    async def post(body: AsyncIterator[bytes] | bytes) -> httpx.Response:
+        headers = {"Content-Type": "application/x-ndjson"}
+        return await client.post(
+            "/v1/batches", params={"pipeline": "letter"}, content=body, headers=headers
+        )
+
+    answers = await asyncio.gather(*(post(endless_body()) for _ in range(MAX_AT_ONCE)))
+
+    for answer in answers:
+        assert_problem(answer, 408, "body-too-slow")
     assert (await post(ROW)).status_code == 202
