@@ -91,8 +91,9 @@ async def speak(
 ) -> dict[Any, str]:
     """Execute a run whose every step makes calls at once that say much; their texts."""
     texts: dict[Any, str] = {}
-    for step in STEPS:
-        attempt = await store.start_step(lease, step)
+    attempt = lease.started_attempt
+    for step, following in zip(STEPS, (*STEPS[1:], None), strict=True):
+        assert attempt is not None
         tried = sender.open(lease.run_id, fence=lease.fence, step=step, attempt=attempt)
 
         async def call(number: int, step: str = step, take: Any = tried) -> None:
@@ -105,7 +106,7 @@ async def speak(
 
         await asyncio.gather(*map(call, range(CALLS)))
         await tried.flush()
-        await store.record_checkpoint(lease, Checkpoint(step, {}))
+        attempt = await store.record_checkpoint(lease, Checkpoint(step, {}), next_step=following)
         tried.close()
         await asyncio.sleep(pause_s)
     await store.finish_run(lease, {})
