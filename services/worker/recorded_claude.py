@@ -4,7 +4,7 @@ What an earlier try was answered is read again and not paid for again. What a ca
 reserved before, and what it cost is kept after, also if nobody wants its answer any more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from random import random
@@ -12,9 +12,18 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
+from services.core.claude.kept import join_kept, read_kept
 from services.core.claude.message_batches import reread_error
 from services.core.claude.messages import message_params
-from services.core.claude.protocol import Answer, Claude, ClaudeReply, ClaudeRequest, OnText
+from services.core.claude.protocol import (
+    Answer,
+    Claude,
+    ClaudeReply,
+    ClaudeRequest,
+    OnText,
+    Truncation,
+)
+from services.core.claude.turns import following_request
 from services.core.errors import (
     BreakerOpenError,
     BudgetBusyError,
@@ -80,15 +89,9 @@ class RecordedClaude:
             LeaseLostError: Another worker has taken the run, or it was cancelled.
         """
         request = replace(request, trace_key=request.trace_key or self._trace_key)
-        name, past = self._book.name(self._claude.question(request, answer_type))
+        ask = self._ask_in_batch if self._mode is RunMode.BATCH else self._ask_live
         try:
-            if past is not None and past.state is not CallState.OPEN:
-                reply = self._recall(past, answer_type)
-                if reply is not None:
-                    return reply
-            if self._mode is RunMode.BATCH:
-                return await self._ask_in_batch(name, request, answer_type)
-            return await self._ask_live(name, request, answer_type)
+            return await ask(request, answer_type)
         except Exception as error:
             self._raised.append(error)
             raise
@@ -103,36 +106,31 @@ class RecordedClaude:
             return tuple(self._unfit)
         return None
 
-    def _recall(self, past: PastCall, answer_type: type[Answer]) -> ClaudeReply[Answer] | None:
-        """What a call of an earlier try was answered, or None if it is to be made again.
-
-        Raises:
-            CallParkedError: It is in a message batch.
-            ClaudeError: It failed there.
-        """
-        if past.state in {CallState.WAITING, CallState.SUBMITTED}:
-            raise _waits_for_batch()
-        if past.state is CallState.ANSWERED:
-            return self._reread(past.question, past.answer or {}, answer_type)
-        if past.answer is not None:
-            raise reread_error(past.answer)
-        return None
+    def _name(
+        self, request: ClaudeRequest, answer_type: type[BaseModel]
+    ) -> tuple[CallName, Json | None]:
+        """The name of the next call with this question, and what it was answered in an earlier try."""
+        name, past = self._book.name(self._claude.question(request, answer_type))
+        return name, _recall(past) if past is not None else None
 
     def _reread(
-        self, question: bytes, kept: Json, answer_type: type[Answer]
+        self, questions: Iterable[bytes], kept: Json, answer_type: type[Answer]
     ) -> ClaudeReply[Answer]:
         """Read a kept answer; one that is of no use is not kept for the next try."""
         try:
             return self._claude.reread(kept, answer_type)
         except ClaudeError:
-            self._unfit.add(question)
+            self._unfit.update(questions)
             raise
 
     # --- live ---------------------------------------------------------------------------------
     async def _ask_live(
-        self, name: CallName, request: ClaudeRequest, answer_type: type[Answer]
+        self, request: ClaudeRequest, answer_type: type[Answer]
     ) -> ClaudeReply[Answer]:
         """Ask as soon as limits and budgets allow it."""
+        name, kept = self._name(request, answer_type)
+        if kept is not None:
+            return self._reread([name.question], kept, answer_type)
         while True:
             change = self._book.next_change()
             ticket, admitted = await self._admit(request, answer_type)
@@ -149,7 +147,7 @@ class RecordedClaude:
                 break
         if call.answer is not None:
             await self._admits.note_unmade(ticket)
-            return self._reread(name.question, call.answer, answer_type)
+            return self._reread([name.question], call.answer, answer_type)
         try:
             return await self._call(name, call, ticket, admitted, answer_type, ceiling_usd)
         finally:
@@ -256,8 +254,30 @@ class RecordedClaude:
 
     # --- message batches ----------------------------------------------------------------------
     async def _ask_in_batch(
-        self, name: CallName, request: ClaudeRequest, answer_type: type[Answer]
+        self, request: ClaudeRequest, answer_type: type[Answer]
     ) -> ClaudeReply[Answer]:
+        """Read the answer; each part of one that is continued is a call of its own.
+
+        Raises:
+            CallParkedError: A part has yet to come.
+        """
+        parts: list[Json] = []
+        questions: list[bytes] = []
+        following: ClaudeRequest | None = request
+        while following is not None:
+            name, kept = self._name(following, answer_type)
+            if kept is None:
+                kept = await self._leave_for_batch(name, following, answer_type)
+            parts.append(kept)
+            questions.append(name.question)
+            following = _rest_of(request, parts)
+        return self._reread(
+            questions, parts[0] if len(parts) == 1 else join_kept(parts), answer_type
+        )
+
+    async def _leave_for_batch(
+        self, name: CallName, request: ClaudeRequest, answer_type: type[BaseModel]
+    ) -> Json:
         """Leave the question for a message batch.
 
         Raises:
@@ -273,8 +293,33 @@ class RecordedClaude:
             self._check_patience(busy)
             raise
         if call.answer is not None:
-            return self._reread(name.question, call.answer, answer_type)
+            return call.answer
         raise _waits_for_batch()
+
+
+def _recall(past: PastCall) -> Json | None:
+    """What a call of an earlier try was answered, or None if it is to be made again.
+
+    Raises:
+        CallParkedError: It is in a message batch.
+        ClaudeError: It failed there.
+    """
+    if past.state is CallState.OPEN:
+        return None
+    if past.state in {CallState.WAITING, CallState.SUBMITTED}:
+        raise _waits_for_batch()
+    if past.state is CallState.ANSWERED:
+        return past.answer or {}
+    if past.answer is not None:
+        raise reread_error(past.answer)
+    return None
+
+
+def _rest_of(request: ClaudeRequest, parts: Sequence[Json]) -> ClaudeRequest | None:
+    """The question for what is missing of an answer, if that is to be asked."""
+    if request.on_truncation is Truncation.FAIL:
+        return None
+    return following_request(request, read_kept(join_kept(parts)).messages)
 
 
 def _waits_for_batch() -> CallParkedError:

@@ -38,6 +38,11 @@ def keep_answer(
     }
 
 
+def join_kept(parts: Sequence[Json]) -> Json:
+    """One answer of the parts that separate calls gave; each as keep_answer() has kept it."""
+    return parts[-1] | {"messages": [message for part in parts for message in part["messages"]]}
+
+
 def read_kept(kept: Json) -> KeptAnswer:
     """What keep_answer() has kept."""
     return KeptAnswer(

@@ -38,7 +38,7 @@ def message_params(request: ClaudeRequest, answer_type: type[BaseModel], model: 
         params["system"] = [_text_block(request.system) | {"cache_control": CACHED}]
     if request.trace_key:
         params["metadata"] = {"user_id": request.trace_key}
-    return params
+    return continued_params(params, request.written) if request.written else params
 
 
 def resumed_params(params: Params, paused: Message) -> Params:

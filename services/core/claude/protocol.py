@@ -43,6 +43,8 @@ class ClaudeRequest:
     allows_fallback: bool = False
     """While the model is overloaded, the configured other one (ANTHROPIC_FALLBACK_MODEL) may be asked."""
     on_truncation: Truncation = Truncation.FAIL
+    written: str = ""
+    """The answer so far, if it was cut off: Claude goes on where it stops, without a schema."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The turns of one answer: when Claude is asked to go on, and what they can cost together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from anthropic.types import Message
@@ -95,10 +96,28 @@ def following_turn(
     left = sent["max_tokens"] - last.usage.output_tokens
     if follow is Follow.RESUME and last.content and left > 0:
         return resumed_params(sent, last) | {"max_tokens": left}
-    text = text_of(messages)
-    if follow is Follow.CONTINUE and request.on_truncation is Truncation.CONTINUE and text.strip():
-        return continued_params(asked, text)
+    if _is_to_continue(request, messages):
+        return continued_params(asked, text_of(messages))
     return None
+
+
+def following_request(request: ClaudeRequest, messages: Sequence[Message]) -> ClaudeRequest | None:
+    """The question that gets the rest of an answer as a call of its own; None as in following_turn().
+
+    Args:
+        request: The first question.
+        messages: The answers so far, whole.
+    """
+    if len(messages) > MAX_CONTINUATIONS or not _is_to_continue(request, messages):
+        return None
+    return replace(request, written=text_of(messages))
+
+
+def _is_to_continue(request: ClaudeRequest, messages: Sequence[Message]) -> bool:
+    """Whether the last answer was cut off, and may be: one without text would only be cut off again."""
+    follow = outcome_of_stop(messages[-1].stop_reason).follow
+    may_continue = request.on_truncation is Truncation.CONTINUE
+    return follow is Follow.CONTINUE and may_continue and bool(text_of(messages).strip())
 
 
 def text_of(messages: Sequence[Message]) -> str:

@@ -15,6 +15,7 @@ from services.core.runs.message_batches import BatchLimits
 from services.core.runs.models import ApiKey, NewRun, Run, shape_of
 from services.core.runs.states import RunMode, RunState
 from services.core.runs.store import RunStore
+from services.pipelines.extract_records.pipeline import EXTRACT_RECORDS
 from services.pipelines.summarize_documents.pipeline import SUMMARIZE_DOCUMENTS
 from services.worker.admission import FreeAdmission
 from services.worker.batch_courier import BatchCourier, Batching
@@ -25,6 +26,15 @@ from tests.integration.claude.conftest import RunningSimulator
 
 LIMITS = BatchLimits(max_calls=10_000, max_bytes=100_000_000, linger_s=0)
 TOPICS = ("penstocks", "turbines", "weirs", "spillways")
+PIPELINES = {each.name: each for each in (SUMMARIZE_DOCUMENTS, EXTRACT_RECORDS)}
+RECORDS_OF_A_TEXT = {
+    "schema": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "height_m": {"type": "number"}},
+        "required": ["name", "height_m"],
+    },
+    "texts": ["The penstock of Vianden falls 280 m. That of Goldisthal falls 302 m."],
+}
 
 
 class Hints:
@@ -46,20 +56,22 @@ class Plant:
     async def accept(self, mode: RunMode, number: int) -> UUID:
         """A run over four texts that no other run has."""
         texts = [{"text": f"Report {number} is about {topic}. Lunch was late."} for topic in TOPICS]
-        new = NewRun(
-            self.key.id,
-            SUMMARIZE_DOCUMENTS.name,
-            {"documents": texts, "length": "short"},
-            tuple(SUMMARIZE_DOCUMENTS.step_names),
-            mode=mode,
+        return await self.accept_run(
+            mode, SUMMARIZE_DOCUMENTS.name, {"documents": texts, "length": "short"}
         )
-        run, _ = await self.store.accept_run(new)
+
+    async def accept_run(self, mode: RunMode, pipeline: str, run_input: dict[str, Any]) -> UUID:
+        """A run of one of the pipelines."""
+        steps = tuple(PIPELINES[pipeline].step_names)
+        run, _ = await self.store.accept_run(
+            NewRun(self.key.id, pipeline, run_input, steps, mode=mode)
+        )
         return run.id
 
     async def work(self) -> None:
         """Do what worker, beat and isolated worker do in one round."""
-        shape = shape_of(SUMMARIZE_DOCUMENTS.name, SUMMARIZE_DOCUMENTS.step_names)
-        leases = await self.store.claim_due_runs(owner="test", limit=50, shapes=[shape])
+        shapes = [shape_of(each.name, each.step_names) for each in PIPELINES.values()]
+        leases = await self.store.claim_due_runs(owner="test", limit=50, shapes=shapes)
         for lease in leases:
             await self.executor.record(lease, await self.executor.execute(lease))
         await self.courier.submit()
@@ -86,7 +98,7 @@ async def plant(
         store,
         Outside(claude, web=None, arxiv_url=""),
         admits=FreeAdmission(),
-        pipelines={SUMMARIZE_DOCUMENTS.name: SUMMARIZE_DOCUMENTS},
+        pipelines=PIPELINES,
         texts=ToldTexts(),  # type: ignore[arg-type]  # has what is needed
         retry_policy=RetryPolicy(5, backoff_s=0.01, backoff_max_s=0.1),
         limits=Limits(step_s=60, run_s=3600),
@@ -139,6 +151,26 @@ async def test_runs_share_message_batches_and_survive_what_goes_wrong(
         day.reserved_usd,
         day.doubtful_usd,
     )
+
+
+async def test_an_answer_that_is_cut_off_goes_on_in_the_next_message_batch(
+    plant: Plant, simulator: RunningSimulator
+) -> None:
+    """Each part is a call of its own, paid for once; together they are the answer of one call."""
+    whole = await plant.accept_run(RunMode.BATCH, EXTRACT_RECORDS.name, RECORDS_OF_A_TEXT)
+    [uncut] = await plant.finish(whole)
+    batches_before = len(_sizes(simulator))
+    simulator.fail("max_tokens", place="batch_request", count=2)
+
+    cut = await plant.accept_run(RunMode.BATCH, EXTRACT_RECORDS.name, RECORDS_OF_A_TEXT)
+    [run] = await plant.finish(cut)
+
+    assert RunState.SUCCEEDED is run.state
+    assert run.output == uncut.output
+    assert 3 == len(_sizes(simulator)) - batches_before
+    assert {"batch": _tokens(uncut) + _tokens(run)} == _charged(simulator)
+    assert run.cost_usd + uncut.cost_usd == await _spent(plant)
+    assert 0 == run.reserved_usd
 
 
 async def _spent(plant: Plant) -> Any:

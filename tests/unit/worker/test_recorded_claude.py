@@ -1,13 +1,17 @@
 """A step's calls: reserved before, settled after, read again instead of asked again."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from anthropic.types import Message
 
-from services.core.claude.protocol import ClaudeRequest
+from config.anthropic import AnthropicSettings
+from services.core.claude.anthropic_claude import AnthropicClaude
+from services.core.claude.kept import keep_answer
+from services.core.claude.protocol import ClaudeRequest, Truncation
 from services.core.errors import (
     BreakerOpenError,
     BudgetExceededError,
@@ -18,6 +22,7 @@ from services.core.errors import (
     ClaudeOverloadedError,
     ClaudeRateLimitedError,
     ClaudeRejectedError,
+    ClaudeTruncatedError,
     ClaudeUnavailableError,
     StepTransientError,
 )
@@ -87,6 +92,21 @@ def row_of(run: MemoryRun) -> CallRow:
     """The run's only call."""
     [row] = run.calls.values()
     return row
+
+
+def cut_off(text: str) -> Message:
+    """An answer that reached max_tokens."""
+    return Message.model_validate(
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "text", "text": text}],
+            "model": "claude-sonnet-5-5",
+            "stop_reason": "max_tokens",
+            "usage": {"input_tokens": 10, "output_tokens": 20},
+        }
+    )
 
 
 async def test_an_answer_is_kept_with_what_it_cost(
@@ -356,6 +376,32 @@ async def test_an_error_of_a_message_batch_is_the_calls_error(
     again, _ = await begin(store, run, claude)
     with pytest.raises(error, match=kept["message"]):
         await again.ask(REQUEST, Text)
+
+
+async def test_in_batch_mode_a_cut_off_answer_goes_on_as_another_call(
+    store: MemoryRunStore,
+) -> None:
+    """Three times; then the parts are of no use, and the next try begins anew with the first."""
+    claude = AnthropicClaude(AnthropicSettings(simulator_url="http://simulator.test"))
+    request = replace(REQUEST, max_tokens=20, on_truncation=Truncation.CONTINUE)
+    run = store.add_run(mode=RunMode.BATCH)
+    for part in ('{"te', 'xt": "', "Dear", " Ada"):
+        recorded, _ = await begin(store, run, claude)
+        with pytest.raises(CallParkedError, match="batch"):
+            await recorded.ask(request, Text)
+        row = next(row for row in run.calls.values() if row.state is CallState.WAITING)
+        cut = cut_off(part)
+        row.state = CallState.ANSWERED
+        row.answer = keep_answer([cut], asked_model=cut.model, is_simulated=True, is_batch=True)
+
+    recorded, _ = await begin(store, run, claude)
+    with pytest.raises(ClaudeTruncatedError) as caught:
+        await recorded.ask(request, Text)
+
+    assert 4 == len(run.calls)
+    assert {row.opening.question for row in run.calls.values()} == set(
+        recorded.forgotten_after(caught.value) or ()
+    )
 
 
 async def test_a_batch_run_waits_for_its_own_results_to_make_room(
