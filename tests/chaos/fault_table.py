@@ -30,6 +30,8 @@ RUNNING: Final = """
     SELECT count(*) AS n FROM steps JOIN runs ON runs.id = steps.run_id
     WHERE runs.state = 'running' AND steps.state = 'running'
 """
+MOST_DEATHS: Final = 9
+"""With which a run is a suspect, even if some of them were charged to others."""
 MAXMEMORY: Final = "268435456"
 """As in docker/redis/redis.conf."""
 
@@ -44,13 +46,15 @@ def _kill_inside(scene: Scene, service: str, *, every: bool) -> None:
 
 
 def _kill_suspects(scene: Scene) -> None:
-    """Make suspects of the runs by five deaths in a row, and kill the processes that execute them."""
-    for deaths in (1, 2, 3, 4):
+    """Make suspects of the runs by deaths in a row, and kill the processes that execute them.
+
+    Five deaths do, or a few more: one that strikes while a run is on the CPU is that run's alone.
+    """
+    for deaths in range(1, MOST_DEATHS + 1):
         scene.stack.kill_inside("worker")
-        # Not attempts: a run whose first step ended in time is no longer on its way to be a suspect.
-        scene.until(f"{RUNNING} AND runs.lapses >= {deaths}", at_least=3)
-    scene.stack.kill_inside("worker")
-    scene.until(f"{RUNNING} AND runs.is_isolated", at_least=1)
+        scene.until(f"{RUNNING} AND (runs.is_isolated OR runs.attempts > {deaths})", at_least=1)
+        if scene.stack.sql(f"{RUNNING} AND runs.is_isolated")[0]["n"]:
+            break
     scene.stack.kill_inside("worker-isolated", every=True)
 
 
@@ -107,9 +111,10 @@ PROCESSES: Final = (
     ),
     Fault(
         "kill isolated children",
-        "five deaths of the pool process in a row, then SIGKILL of the children that execute the suspects",
+        "deaths of the pool process in a row until runs are suspects, five as a rule, "
+        "then SIGKILL of the children that execute these",
         _kill_suspects,
-        moments=6,
+        moments=MOST_DEATHS + 1,
         runs=6,
         running=1,
         # A checkpoint clears a suspect, so the first step must outlast the time that it takes to see it and to kill.
