@@ -1,8 +1,9 @@
 """Claude's limits as its answers show them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from time import monotonic
 
 PREFIX = "anthropic-ratelimit-"
 
@@ -26,6 +27,8 @@ class SeenLimits:
     requests: SeenLimit | None = None
     input_tokens: SeenLimit | None = None
     output_tokens: SeenLimit | None = None
+    arrived_s: float = field(default_factory=monotonic, compare=False, repr=False)
+    """When they came, by this process's monotonic clock."""
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> "SeenLimits | None":

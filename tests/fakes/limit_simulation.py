@@ -152,6 +152,7 @@ class Simulation:
         *,
         processes: int = 1,
         slots: int = 200,
+        connects_s: float = 0.1,
         rules: LimitRules | None = None,
         seed: int = 1,
     ) -> None:
@@ -161,6 +162,7 @@ class Simulation:
             claude: Who enforces the limits.
             processes: How many look for calls that are due.
             slots: Calls that each of them has under way or waiting at once.
+            connects_s: Seconds until an admitted call has reached Claude, at most: some overtake others.
             rules: What settings say.
             seed: Of chance.
         """
@@ -174,6 +176,7 @@ class Simulation:
         self.parked = 0
         self.begun: list[tuple[float, Call]] = []
         self._rules = rules or LimitRules()
+        self._connects_s = connects_s
         self._stored = "{}"
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()
@@ -244,7 +247,7 @@ class Simulation:
                 self._leave(process, call, again_in_s=wait_s)
             case Go(admission, delay_s):
                 # It opens the call in the record, and connects.
-                delay_s += self.random.uniform(0.01, 0.1)
+                delay_s += self.random.uniform(0.01, self._connects_s)
                 self.at(delay_s, lambda: self._call(process, call, admission))
 
     def _call(self, process: int, call: Call, admission: Admission) -> None:
@@ -269,7 +272,8 @@ class Simulation:
     def _answer(self, process: int, call: Call, admission: Admission, seen: SeenLimits) -> None:
         self.claude.finish(call.usage, now_s=self.now_s)
         self.answered += 1
-        self._note(Note(admission, usage=call.usage, seen=seen))
+        note = Note(admission, usage=call.usage, seen=seen, seen_ago_s=call.duration_s)
+        self._note(note)
         self._leave(process, call, again_in_s=None)
 
     def _note(self, note: Note) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from random import random as random_number
+from time import monotonic
 
 from services.core.db import Database
 from services.core.errors import BreakerOpenError, CallParkedError, StoreUnavailableError
@@ -130,7 +131,8 @@ class CallLimiter:
 
         Like all notes it returns at once, never fails, and is lost while PostgreSQL is away.
         """
-        self._note(self._desk_of(ticket), Note(ticket, usage=usage, seen=seen))
+        note = Note(ticket, usage=usage, seen=seen, seen_ago_s=_ago_s(seen))
+        self._note(self._desk_of(ticket), note)
 
     async def note_error(
         self,
@@ -142,7 +144,14 @@ class CallLimiter:
         usage: Usage | None = None,
     ) -> None:
         """Slow everybody down, as the fault demands. Usage: if the failed call reported one."""
-        note = Note(ticket, usage=usage, seen=seen, fault=fault, retry_after_s=retry_after_s)
+        note = Note(
+            ticket,
+            usage=usage,
+            seen=seen,
+            seen_ago_s=_ago_s(seen),
+            fault=fault,
+            retry_after_s=retry_after_s,
+        )
         self._note(self._desk_of(ticket), note)
 
     async def note_unmade(self, ticket: Admission) -> None:
@@ -241,6 +250,11 @@ class CallLimiter:
             saved = {"model": model, "state": encode_json(state.to_json())}
             await connection.execute(SAVE_LIMITS, saved)
         return decisions
+
+
+def _ago_s(seen: SeenLimits | None) -> float:
+    """Seconds since headers came."""
+    return monotonic() - seen.arrived_s if seen is not None else 0.0
 
 
 def _refuse(callers: Sequence[_Caller], error: Exception) -> None:

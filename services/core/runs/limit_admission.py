@@ -52,6 +52,8 @@ class Admission:
     shifts: Cost
     in_flight: Cost
     """What calls under way took then, its own included."""
+    begun: Cost = NOTHING
+    """What the calls took that were admitted in the same second before it, and its own."""
     is_probe: bool = False
     """Nobody else calls before its end is known: the breaker is half open."""
 
@@ -218,6 +220,7 @@ def _admit(
         levels=Cost(*levels),
         shifts=Cost(*(bucket.shift for bucket in state.buckets)),
         in_flight=state.in_flight,
+        begun=state.begun_in_second(now_s),
         is_probe=state.is_breaker_open,
     )
     return Go(admission, delay_s)

@@ -52,6 +52,8 @@ class Note:
     usage: Usage | None = None
     """None if none was reported."""
     seen: SeenLimits | None = None
+    seen_ago_s: float = 0.0
+    """How long ago that came: long answers tell what their headers said when they end."""
     fault: CallFault | None = None
     """None if it was answered, or never made."""
     retry_after_s: float | None = None
@@ -82,9 +84,12 @@ def learn(state: LimitState, note: Note, *, rules: LimitRules, now_s: float) -> 
     state.land(note.admission.at_s, note.admission.cost)
     _settle(state, note)
     if note.seen is not None:
-        _follow_headers(state, note.admission, note.seen, caps=rules.caps)
+        overtaking = _overtaking(state, note.admission, until_s=now_s - note.seen_ago_s)
+        _follow_headers(state, note.admission, note.seen, overtaking, caps=rules.caps)
     if note.admission.is_probe:
         state.probe_until_s = 0.0
+    if not note.is_made:
+        state.unmake(note.admission.at_s, note.admission.cost)
     if not note.is_made or note.fault is CallFault.UNSEEN:
         return
     match note.fault:
@@ -127,13 +132,23 @@ def _average(bucket: Bucket, asked: float, used: float, *, weight: float) -> Non
     bucket.used += (used - bucket.used) * weight
 
 
+def _overtaking(state: LimitState, admission: Admission, *, until_s: float) -> Cost:
+    """What those calls took that were admitted after this one and before its headers came.
+
+    In a burst some of them reach Claude before it.
+    """
+    begun = state.begun_between(admission.at_s, until_s)
+    return Cost(*(max(0.0, all_ - own) for all_, own in zip(begun, admission.begun, strict=True)))
+
+
 def _follow_headers(
-    state: LimitState, admission: Admission, seen: SeenLimits, *, caps: Caps
+    state: LimitState, admission: Admission, seen: SeenLimits, overtaking: Cost, *, caps: Caps
 ) -> None:
     """Bring each bucket within what the headers leave possible.
 
     They show what was left when Claude took the call. Of the calls under way then, Claude may have
-    counted all or none: so what was left for us lies between that and that less these calls.
+    counted all or none, and so of those that may have overtaken it: what was left for us lies
+    between that less the former and that with the latter.
     """
     is_news = admission.at_s >= state.seen_at_s
     state.seen_at_s = max(admission.at_s, state.seen_at_s)
@@ -141,37 +156,47 @@ def _follow_headers(
         if limit is None:
             continue
         bucket, cap = state.buckets[number], caps[number]
-        _measure(bucket, admission, number, limit)
+        _measure(bucket, admission, number, limit, overtaking=overtaking[number])
         if is_news:
             is_ours = state.factor < 1 or (cap is not None and cap < limit.limit)
-            _correct(bucket, admission, number, limit, may_rise=not is_ours)
+            most = limit.remaining + overtaking[number]
+            _correct(bucket, admission, number, limit, most=most, may_rise=not is_ours)
             bucket.bound(float(min(limit.limit, cap or limit.limit)))
 
 
-def _measure(bucket: Bucket, admission: Admission, number: int, limit: SeenLimit) -> None:
+def _measure(
+    bucket: Bucket, admission: Admission, number: int, limit: SeenLimit, *, overtaking: float
+) -> None:
     """Learn how much the bucket holds: Claude's may hold less than a minute's worth.
 
     If it was thought full before the calls under way took theirs, then what was left and what they
-    took is all that it holds.
+    and those that overtook it took is all that it holds.
     """
     if bucket.limit is None or bucket.limit > limit.limit:
         return
     in_flight = admission.in_flight[number]
     size = min(bucket.limit, max(bucket.size, limit.remaining))
     if admission.levels[number] + in_flight >= FULL * bucket.size:
-        size = min(size, max(limit.remaining + in_flight, MIN_FULL * bucket.limit))
+        most = limit.remaining + in_flight + overtaking
+        size = min(size, max(most, MIN_FULL * bucket.limit))
     bucket.most = size if size < bucket.limit else None
 
 
 def _correct(
-    bucket: Bucket, admission: Admission, number: int, limit: SeenLimit, *, may_rise: bool
+    bucket: Bucket,
+    admission: Admission,
+    number: int,
+    limit: SeenLimit,
+    *,
+    most: float,
+    may_rise: bool,
 ) -> None:
     """Correct one bucket, now as it should have been then.
 
     It rises unless we want less than Claude allows.
     """
     then = admission.levels[number] + bucket.shift - admission.shifts[number]
-    most, least = float(limit.remaining), limit.remaining - admission.in_flight[number]
+    least = limit.remaining - admission.in_flight[number]
     if bucket.limit is None:
         correction = least - then
     elif may_rise:

@@ -10,6 +10,8 @@ WINDOW_START = 10.0
 FLIGHT_SLOT_S = 5.0
 FLIGHT_MAX_S = 600.0
 """Seconds after which a call that nobody told the end of is forgotten: its process has died."""
+BEGUN_MAX_S = 10.0
+"""As long as that, and no longer, is known what was admitted when."""
 BLIND_FLIGHT_S = 5.0
 """Seconds for which a call takes room in the window. The first calls may all have died with their
 process, and then nobody learns anything from them: others must get their turn."""
@@ -119,6 +121,8 @@ class LimitState:
     """Before that nothing is saved up again: small ones have as much time as large ones."""
     flight: dict[str, Cost] = field(default_factory=dict)
     """Calls under way, by when they were admitted (in slots of FLIGHT_SLOT_S)."""
+    begun: dict[str, Cost] = field(default_factory=dict)
+    """Calls of the last BEGUN_MAX_S seconds, under way or not, by the second in which they were admitted."""
 
     @property
     def buckets(self) -> tuple[Bucket, Bucket, Bucket]:
@@ -154,20 +158,33 @@ class LimitState:
         self.flight = {
             slot: cost for slot, cost in self.flight.items() if float(slot) + FLIGHT_SLOT_S > oldest
         }
+        self.begun = {
+            second: cost
+            for second, cost in self.begun.items()
+            if float(second) > now_s - BEGUN_MAX_S
+        }
 
     def take_off(self, at_s: float, cost: Cost) -> None:
         """Count a call as under way."""
-        slot = _slot(at_s)
-        before = self.flight.get(slot, NOTHING)
-        self.flight[slot] = Cost(*map(sum, zip(before, cost, strict=True)))
+        for calls, slot in ((self.flight, _slot(at_s)), (self.begun, str(int(at_s)))):
+            calls[slot] = Cost.sum(iter((calls.get(slot, NOTHING), cost)))
+
+    def begun_in_second(self, at_s: float) -> Cost:
+        """What the calls took that were admitted in the same second so far."""
+        return self.begun.get(str(int(at_s)), NOTHING)
+
+    def begun_between(self, since_s: float, until_s: float) -> Cost:
+        """What the calls took that were admitted in these seconds, the first and the last as a whole."""
+        first, last = int(since_s), int(until_s)
+        return Cost.sum(cost for second, cost in self.begun.items() if first <= int(second) <= last)
 
     def land(self, at_s: float, cost: Cost) -> None:
         """Count it so no more."""
-        slot = _slot(at_s)
-        before = self.flight.pop(slot, None)
-        if before is not None and before.requests > cost.requests:
-            left = (max(0.0, had - takes) for had, takes in zip(before, cost, strict=True))
-            self.flight[slot] = Cost(*left)
+        _take_out(self.flight, _slot(at_s), cost)
+
+    def unmake(self, at_s: float, cost: Cost) -> None:
+        """Know no more that it began: it was not made."""
+        _take_out(self.begun, str(int(at_s)), cost)
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -181,10 +198,19 @@ class LimitState:
             fields = Bucket.__dataclass_fields__
             known[name] = Bucket(**{key: known[name][key] for key in fields if key in known[name]})
         known["held"] = Cost(*stored.get("held", NOTHING))
-        known["flight"] = {slot: Cost(*cost) for slot, cost in stored.get("flight", {}).items()}
+        for name in ("flight", "begun"):
+            known[name] = {slot: Cost(*cost) for slot, cost in stored.get(name, {}).items()}
         return cls(**known)
 
 
 def _slot(at_s: float) -> str:
     """The slot's beginning."""
     return str(int(at_s - at_s % FLIGHT_SLOT_S))
+
+
+def _take_out(calls: dict[str, Cost], slot: str, cost: Cost) -> None:
+    """Take a call out of a slot, and the slot away with the last one."""
+    before = calls.pop(slot, None)
+    if before is not None and before.requests > cost.requests:
+        left = (max(0.0, had - takes) for had, takes in zip(before, cost, strict=True))
+        calls[slot] = Cost(*left)

@@ -146,6 +146,30 @@ def test_a_correction_is_made_once() -> None:
     assert state.requests.level == 20
 
 
+def test_what_may_have_overtaken_a_call_does_not_count_twice() -> None:
+    """Two that began after it took what its headers miss, or others did: that is for their headers to tell."""
+    state = known_state()
+    first, _second, third = admit(state), admit(state), admit(state)
+
+    tell(state, Note(first, usage=Usage(), seen=seen((60, 57))))
+    assert state.requests.level == 57
+
+    tell(state, Note(third, usage=Usage(), seen=seen((60, 50))))
+    assert state.requests.level == 50
+
+
+def test_what_began_after_the_headers_came_has_not_overtaken() -> None:
+    """However long the answer takes after them."""
+    state = known_state()
+    first = admit(state)
+    admit(state, now_s=NOW_S + 3)
+
+    note = Note(first, usage=Usage(), seen=seen((60, 40)), seen_ago_s=2)
+    tell(state, note, now_s=NOW_S + 3)
+
+    assert state.requests.level == 60 - 1 - 19
+
+
 def test_headers_give_back_what_nobody_uses() -> None:
     """What was believed used, and was not, as far as no call under way can still take it."""
     state = known_state()

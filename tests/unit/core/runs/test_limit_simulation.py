@@ -1,5 +1,6 @@
 """Many calls against limits that are enforced: quick, and hardly ever refused."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -48,6 +49,19 @@ def test_buckets_that_hold_less_than_a_minute_are_found_out() -> None:
     assert simulation.answered == 1800
     assert limited[0] > 30
     assert max(limited[1:]) < 3
+
+
+def test_a_burst_whose_calls_overtake_each_other_tells_nothing_wrong() -> None:
+    """Its first call may see what its last one has left: that is no smaller bucket, nor one that others use."""
+    calls = [replace(call, duration_s=1.2) for call in some_calls(seed=4, number=1000)]
+    claude = LimitedClaude((400, 10_000_000, 10_000_000))
+    simulation = Simulation(claude, processes=2, connects_s=2.0)
+
+    simulation.run(calls)
+
+    assert simulation.state.requests.most is None
+    assert simulation.elapsed_s < MAX_SLOWNESS * claude.ideal_s(calls)
+    assert simulation.limited < MAX_LIMITED * simulation.asked
 
 
 def test_nobody_comes_back_more_often_than_once_a_minute_or_so() -> None:
