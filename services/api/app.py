@@ -29,6 +29,7 @@ from services.api.middleware.body_limit import BodyLimitMiddleware
 from services.api.middleware.head import HeadMiddleware
 from services.api.middleware.request_id import RequestIdMiddleware
 from services.api.middleware.security_headers import SecurityHeadersMiddleware
+from services.api.middleware.trace_ids import TraceIdMiddleware
 from services.api.openapi import describe_api
 from services.api.redis_probe import RedisProbe
 from services.api.routes import (
@@ -178,6 +179,8 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
     app.add_middleware(AccessLogMiddleware, measure=app.state.http_metrics.measure)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(HeadMiddleware)
+    if not telemetry.is_recording():
+        app.add_middleware(TraceIdMiddleware)
 
 
 def _document(app: FastAPI, dependencies: Dependencies) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import logfire
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -29,6 +30,7 @@ from services.core.span_export import HeadSampler, SecretScrubber, create_otlp_p
 
 _TRACER: Final = trace.get_tracer("penstock")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+_IDS: Final = RandomIdGenerator()
 _LOGGED_ATTRIBUTES: Final = ("request_id", "run_id", "step")
 _QUIET_PATHS: Final = logs.QuietProbes.PATHS
 
@@ -103,8 +105,13 @@ def _create_sampler(settings: LogfireSettings) -> Sampler:
     return ALWAYS_OFF
 
 
+def is_recording() -> bool:
+    """Whether spans are made: not if this process was set up, and nobody would get them."""
+    return _setup is None or _setup.is_exporting
+
+
 def instrument_fastapi(app: Any) -> None:
-    """Give each request one span: method, route and status, no bodies, headers or validation errors.
+    """Give each request one span, if they are made: method, route and status, no bodies, headers or validation errors.
 
     FastAPI makes spans of its own from 0.165 on; logfire.instrument_fastapi would be a second source, and records
     arguments. Before the app serves its first request.
@@ -115,7 +122,7 @@ def instrument_fastapi(app: Any) -> None:
         logs=False,
         metrics=False,
         operation_spans=False,
-        tracing=True,
+        tracing=is_recording(),
     )
 
 
@@ -183,7 +190,7 @@ def span(
     parent = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
     named = {key: value for key, value in attributes.items() if value is not None}
     logged: dict[str, Any] = {key: named[key] for key in _LOGGED_ATTRIBUTES if key in named}
-    if _setup is not None and not _setup.is_exporting:
+    if not is_recording():
         return _Unrecorded(parent, logged)
     return _recorded(name, parent, named, logged)
 
@@ -224,6 +231,23 @@ class _Unrecorded(AbstractContextManager[trace.Span]):
         if self._token is not None:
             otel_context.detach(self._token)
         self._bound.__exit__(None, None, None)
+
+
+@contextmanager
+def unrecorded_request(traceparent: str | None) -> Iterator[None]:
+    """Ids for what a request causes: a new span's, in the caller's trace or in a new one."""
+    caller = trace.get_current_span(_PROPAGATOR.extract({"traceparent": traceparent or ""}))
+    known = caller.get_span_context()
+    ids = trace.SpanContext(
+        trace_id=known.trace_id if known.is_valid else _IDS.generate_trace_id(),
+        span_id=_IDS.generate_span_id(),
+        is_remote=False,
+    )
+    token = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(ids)))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
 
 
 def annotate(**attributes: Any) -> None:

@@ -231,3 +231,24 @@ def test_a_run_of_a_trace_that_is_not_sampled_is_not_sampled_either(
     assert traceparent is not None
     assert not int(traceparent[-2:], 16) & TraceFlags.SAMPLED
     assert exporter.get_finished_spans() == ()
+
+
+def test_a_request_that_nobody_records_has_ids_all_the_same() -> None:
+    """Those of the caller's trace, or of a new one; malformed ones are no trace."""
+    with telemetry.unrecorded_request(None):
+        first = telemetry.current_traceparent()
+    assert first is not None
+    with telemetry.unrecorded_request(first):
+        second = telemetry.current_traceparent()
+    with telemetry.unrecorded_request("00-broken"):
+        third = telemetry.current_traceparent()
+
+    assert second is not None
+    assert third is not None
+    traces, spans, flags = zip(
+        *(each.split("-")[1:] for each in (first, second, third)), strict=True
+    )
+    assert traces[0] == traces[1] != traces[2]
+    assert len(set(spans)) == 3
+    assert set(flags) == {"00"}
+    assert telemetry.current_traceparent() is None
