@@ -18,6 +18,38 @@ OPENINGS = """
           WITH ORDINALITY AS item)
 """
 
+# --- forgetting -------------------------------------------------------------------------------
+
+
+def forgetting(gone: str) -> str:
+    """CTEs that delete calls of locked runs, and free what is reserved for them.
+
+    It becomes doubtful, unless the call was never sent because it waited for a message batch.
+
+    Use `:free_calls_of_runs` in the one UPDATE of `runs` that the statement has.
+
+    Args:
+        gone: What follows DELETE FROM claude_calls.
+    """
+    return f"""
+    forgotten AS (
+        DELETE FROM claude_calls {gone} RETURNING claude_calls.*),
+    freed AS MATERIALIZED (
+        SELECT *, CASE state WHEN :call_waiting THEN 0 ELSE worst_usd END AS doubt_usd
+          FROM forgotten WHERE state IN :call_unsettled),
+    doubted AS (
+        INSERT INTO doubtful_calls (run_id, reservation, step, key_id, day, worst_usd)
+        SELECT run_id, reservation, step, key_id, day, worst_usd FROM freed
+         WHERE state <> :call_waiting),
+    freed_days AS (
+        UPDATE key_days SET reserved_usd = key_days.reserved_usd - day.worst_usd,
+                            doubtful_usd = key_days.doubtful_usd + day.doubt_usd
+          FROM (SELECT key_id, day, sum(worst_usd) AS worst_usd, sum(doubt_usd) AS doubt_usd
+                  FROM freed GROUP BY key_id, day) AS day
+         WHERE key_days.key_id = day.key_id AND key_days.day = day.day)
+    """  # noqa: S608 - constants of the callers
+
+
 # --- opening: three statements, so that the later ones see all that was there before the locks ----
 
 LOCK_RUNS = statement(
@@ -112,6 +144,19 @@ OPEN_CALLS = statement(
     """  # noqa: S608 - constants of this module
 )
 
+# Whoever was at these calls is gone, and they may not be made again now. What they hold becomes
+# doubtful all the same: if runs that wait for each other's dead calls held on to it, none would ever
+# learn that too little is left. The runs and the days are locked.
+DOUBT_CALLS = statement(
+    f"""
+    WITH {OPENINGS.replace("item AS", "offered AS", 1)},
+    item AS MATERIALIZED (
+        SELECT * FROM offered WHERE ordinality = ANY (CAST(:doubted AS bigint[]))),
+    {forgetting(f"USING item WHERE {KEY_OF_CALL} AND claude_calls.state = :call_open")}
+    UPDATE runs SET :free_calls_of_runs WHERE id IN (SELECT run_id FROM freed)
+    """  # noqa: S608 - constants of this module
+)
+
 # --- settling ---------------------------------------------------------------------------------
 
 # Whatever became of the lease: the money is spent. If nobody saw the end of the call, the rest of what
@@ -200,34 +245,3 @@ SETTLE_CALLS = statement(
     SELECT reservation FROM ended
     """
 )
-
-# --- forgetting -------------------------------------------------------------------------------
-
-
-def forgetting(gone: str) -> str:
-    """CTEs that delete calls of locked runs, and free what is reserved for them.
-
-    It becomes doubtful, unless the call was never sent because it waited for a message batch.
-
-    Use `:free_calls_of_runs` in the one UPDATE of `runs` that the statement has.
-
-    Args:
-        gone: What follows DELETE FROM claude_calls.
-    """
-    return f"""
-    forgotten AS (
-        DELETE FROM claude_calls {gone} RETURNING claude_calls.*),
-    freed AS MATERIALIZED (
-        SELECT *, CASE state WHEN :call_waiting THEN 0 ELSE worst_usd END AS doubt_usd
-          FROM forgotten WHERE state IN :call_unsettled),
-    doubted AS (
-        INSERT INTO doubtful_calls (run_id, reservation, step, key_id, day, worst_usd)
-        SELECT run_id, reservation, step, key_id, day, worst_usd FROM freed
-         WHERE state <> :call_waiting),
-    freed_days AS (
-        UPDATE key_days SET reserved_usd = key_days.reserved_usd - day.worst_usd,
-                            doubtful_usd = key_days.doubtful_usd + day.doubt_usd
-          FROM (SELECT key_id, day, sum(worst_usd) AS worst_usd, sum(doubt_usd) AS doubt_usd
-                  FROM freed GROUP BY key_id, day) AS day
-         WHERE key_days.key_id = day.key_id AND key_days.day = day.day)
-    """  # noqa: S608 - constants of the callers

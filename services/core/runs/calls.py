@@ -12,7 +12,13 @@ from services.core.db import Database
 from services.core.errors import BudgetBusyError, BudgetExceededError, LeaseLostError
 from services.core.runs.batcher import Batcher
 from services.core.runs.budgets import Purse, refusal_of
-from services.core.runs.call_statements import LOCK_RUNS, OPEN_CALLS, READ_SUMS, SETTLE_CALLS
+from services.core.runs.call_statements import (
+    DOUBT_CALLS,
+    LOCK_RUNS,
+    OPEN_CALLS,
+    READ_SUMS,
+    SETTLE_CALLS,
+)
 from services.core.runs.encoding import encode_json
 from services.core.runs.models import CallOpening, Json, KeyDay, Lease, OpenCall
 from services.core.runs.sql import statement
@@ -116,6 +122,8 @@ class RunCalls:
             verdicts = {_key(row): judge.judge(row) for row in rows}
             if judge.accepted:
                 await connection.execute(OPEN_CALLS, {**batch, "accepted": judge.accepted})
+            if judge.doubted:
+                await connection.execute(DOUBT_CALLS, {**batch, "doubted": judge.doubted})
         return verdicts
 
     async def _settle(self, items: Sequence[str]) -> Mapping[UUID, bool]:
@@ -130,6 +138,8 @@ class _Judge:
     def __init__(self) -> None:
         self.accepted: list[int] = []
         """Places in the batch of those that are to be opened."""
+        self.doubted: list[int] = []
+        """Of those that are refused, and were open since an earlier try."""
         self._purses: dict[UUID, Purse] = {}
         """By the id of a run, or of a key for its day of today."""
 
@@ -144,6 +154,8 @@ class _Judge:
             if row.past_day == row.today:
                 key.doubt(row.past_worst_usd)
         if refusal := refusal_of((run, key), row.worst_usd):
+            if is_again:
+                self.doubted.append(row.ordinality)
             return refusal
         run.reserve(row.worst_usd)
         key.reserve(row.worst_usd)

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from uuid import UUID
 
 from services.core.db import Database
+from services.core.runs.call_statements import forgetting
 from services.core.runs.sql import statement
 
 # The fence grows, so that a holder writes nothing any more. The time is that of the change and not
@@ -11,17 +12,19 @@ from services.core.runs.sql import statement
 # reason every step that is not done is looked at again: one may have been started meanwhile.
 # Locked in the order of ids, as every batch.
 CANCEL_RUNS = statement(
-    """
+    f"""
     WITH wanted AS MATERIALIZED (
         SELECT id FROM runs
          WHERE id = ANY (CAST(:run_ids AS uuid[])) AND key_id = :key_id
            AND state IN :cancel_sources
          ORDER BY id
            FOR UPDATE),
+    {forgetting("USING wanted WHERE run_id = wanted.id AND state = :call_open")},
     changed AS (
         UPDATE runs
            SET state = :cancel_target, fence = fence + 1, lease_owner = NULL, lease_until = NULL,
-               finished_at = clock_timestamp(), event_seq = event_seq + 1
+               finished_at = clock_timestamp(), event_seq = event_seq + 1,
+               :free_calls_of_runs
           FROM wanted
          WHERE runs.id = wanted.id AND runs.state IN :cancel_sources
      RETURNING runs.id, event_seq, finished_at),
@@ -37,9 +40,9 @@ CANCEL_RUNS = statement(
          WHERE steps.run_id = changed.id AND steps.state <> :step_succeeded),
     told AS (
         INSERT INTO events (run_id, seq, type, data, at)
-        SELECT id, event_seq, :event_run_cancelled, '{}', finished_at FROM changed)
+        SELECT id, event_seq, :event_run_cancelled, '{{}}', finished_at FROM changed)
     SELECT id FROM changed
-    """
+    """  # noqa: S608 - constants of other modules
 )
 
 

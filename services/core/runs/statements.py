@@ -36,13 +36,14 @@ def _fenced(transition: Transition, columns: str, body: str) -> TextClause:
 
 # Calls whose answers are not wanted again: those that failed, and those that the try failed of. No
 # try has failed of an answer that is yet to come from a message batch.
-FORGET_CALLS = forgetting(
-    """
-         USING held JOIN item USING (run_id)
-         WHERE claude_calls.run_id = held.run_id AND claude_calls.step = item.step
+UNWANTED = """claude_calls.step = item.step
            AND claude_calls.state NOT IN (:call_waiting, :call_submitted)
            AND (claude_calls.state = :call_failed OR item.forgets_all
-                OR encode(claude_calls.question, 'hex') = ANY (item.forgotten))
+                OR encode(claude_calls.question, 'hex') = ANY (item.forgotten))"""
+FORGET_UNWANTED_CALLS = forgetting(
+    f"""
+         USING held JOIN item USING (run_id)
+         WHERE claude_calls.run_id = held.run_id AND {UNWANTED}
     """
 )
 
@@ -170,7 +171,7 @@ RETRY_RUNS = _fenced(
     """step text, error text, delay_s double precision, is_counted boolean,
        forgets_all boolean, forgotten text[]""",
     f"""
-    {FORGET_CALLS},
+    {FORGET_UNWANTED_CALLS},
     changed AS (
         UPDATE runs
            SET state = :retry_target, lease_owner = NULL, lease_until = NULL,
@@ -260,12 +261,20 @@ RELEASE_RUNS = _fenced(
     """,
 )
 
-# The run fails, and with it the step that it was in.
+FORGET_CALLS_OF_FAILED = forgetting(
+    f"""
+         USING held JOIN item USING (run_id)
+         WHERE claude_calls.run_id = held.run_id
+           AND (claude_calls.state = :call_open OR {UNWANTED})
+    """
+)
+
+# The run fails, and with it the step that it was in. Nobody waits for its calls that are under way.
 FAIL_RUNS = _fenced(
     Transition.FAIL,
     "step text, failure jsonb, forgets_all boolean, forgotten text[]",
     f"""
-    {FORGET_CALLS},
+    {FORGET_CALLS_OF_FAILED},
     changed AS (
         UPDATE runs
            SET state = :fail_target, failure = item.failure, finished_at = now(),

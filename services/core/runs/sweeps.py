@@ -5,6 +5,7 @@ from uuid import UUID
 from sqlalchemy import TextClause
 
 from services.core.db import Database
+from services.core.runs.call_statements import forgetting
 from services.core.runs.models import DueHint
 from services.core.runs.sql import statement
 
@@ -14,6 +15,15 @@ SUSPECT_LAPSES = 5
 Each one costs its neighbours a process, and too few make suspects of all that a worker held when it
 was killed twice by somebody else: these go on a few at a time.
 """
+
+
+CALLS_OF_ENDED = forgetting(
+    """
+             USING judged
+             WHERE claude_calls.run_id = judged.id AND reason IS NOT NULL
+               AND claude_calls.state = :call_open
+    """
+)
 
 
 def _take_back(gone: str) -> TextClause:
@@ -45,6 +55,7 @@ def _take_back(gone: str) -> TextClause:
                   SELECT name, attempts FROM steps
                    WHERE run_id = counted.id AND state <> :step_succeeded
                    ORDER BY position LIMIT 1) AS step ON true),
+        {CALLS_OF_ENDED},
         changed AS (
             UPDATE runs
                SET crashes = new_crashes, lapses = new_lapses,
@@ -61,7 +72,8 @@ def _take_back(gone: str) -> TextClause:
                        'message', CASE reason WHEN :reason_crashed THEN message
                                   ELSE 'The run did not end before its deadline.' END,
                        'attempts', CASE reason WHEN :reason_crashed THEN new_crashes
-                                   ELSE coalesce(step_attempts, 0) END) END
+                                   ELSE coalesce(step_attempts, 0) END) END,
+                   :free_calls_of_runs
               FROM judged
              WHERE runs.id = judged.id
          RETURNING runs.id, reason, event_seq, failure),

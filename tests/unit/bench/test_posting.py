@@ -27,7 +27,7 @@ async def test_turns_end_with_the_time() -> None:
 
 async def test_turns_are_no_more_than_the_rate_allows() -> None:
     """Fewer on a machine that is too slow for it."""
-    turns = _Turns(time.perf_counter(), seconds=0.05, per_s=100)
+    turns = _Turns(time.perf_counter(), seconds=0.045, per_s=100)
 
     assert len([turn async for turn in turns]) <= 5
 

@@ -1,6 +1,7 @@
 """Calls in the record: reserved before, settled once, never paid for twice."""
 
 import asyncio
+from datetime import datetime
 from decimal import Decimal
 from uuid import uuid4
 
@@ -160,9 +161,11 @@ async def test_a_lost_lease_loses_neither_answer_nor_cost(store: RunStore, api_k
         await store.open_call(slow, opening(question=b"another"))
 
 
-@pytest.mark.parametrize("end", ["fail", "cancel", "crash"])
-async def test_an_ended_run_still_pays(store: RunStore, api_key: ApiKey, end: str) -> None:
-    """What is under way when a run ends counts as reserved until its end is known."""
+@pytest.mark.parametrize("end", ["fail", "cancel", "time out"])
+async def test_an_ended_run_still_pays(
+    store: RunStore, api_key: ApiKey, fresh_database: PostgresSettings, end: str
+) -> None:
+    """What is under way when a run ends is in doubt until its end is known: it holds nobody up."""
     run = await accept(store, api_key)
     lease = await claim(store)
     opened = await store.open_call(lease, opening())
@@ -171,9 +174,11 @@ async def test_an_ended_run_still_pays(store: RunStore, api_key: ApiKey, end: st
     elif end == "cancel":
         await store.cancel_run(api_key.id, run.id)
     else:
-        await store.bury_process("w1", culprit=run.id)
+        await run_sql(fresh_database, "UPDATE runs SET deadline_at = now() - interval '1 s'")
+        await store.bury_process("w1", culprit=None)
 
-    assert (NOTHING, WORST, NOTHING) == await owed(store, run)
+    assert (await store.get_run(api_key.id, run.id)).finished_at is not None
+    assert (NOTHING, NOTHING, WORST) == await owed(store, run)
     await settle(store, lease, opening(), opened.reservation)
     assert (COST, NOTHING, NOTHING) == await owed(store, run)
 
@@ -271,7 +276,7 @@ async def test_a_parked_run_waits_without_a_try(store: RunStore, api_key: ApiKey
     assert (parked.steps[0].state, parked.steps[0].attempts) == ("pending", 0)
     assert told.type is EventType.STEP_WAITING
     assert {"step": "parse", "reason": "rate_limit"}.items() <= told.data.items()
-    assert told.data["next_at"] == parked.next_at.isoformat()
+    assert datetime.fromisoformat(told.data["next_at"]) == parked.next_at
     assert 59 < (parked.next_at - told.at).total_seconds() < 61
     assert await store.take_due_hints() == []
 
@@ -404,6 +409,46 @@ async def test_a_keys_day_is_a_budget_of_all_its_runs(store: RunStore, api_key: 
     assert busy.value.scope == "key"
     await store.set_key_limits(api_key.prefix, daily_budget_usd=None, max_running=None)
     await store.open_call(other, opening())
+
+
+async def test_runs_do_not_wait_for_each_others_dead_calls(
+    store: RunStore, api_key: ApiKey
+) -> None:
+    """Each has left a call that nobody sees the end of; the second to ask knows that no money is left."""
+    budget_usd = 5 * WORST / 2
+    await store.set_key_limits(api_key.prefix, daily_budget_usd=budget_usd, max_running=None)
+    for _ in range(2):
+        await accept(store, api_key)
+    leases = await store.claim_due_runs(owner="w", limit=2, shapes=SHAPES)
+    for lease in leases:
+        await store.open_call(lease, opening())
+        await store.release_run(lease)
+
+    one, other = await store.claim_due_runs(owner="w", limit=2, shapes=SHAPES)
+    with pytest.raises(BudgetBusyError):
+        await store.open_call(one, opening())
+    with pytest.raises(BudgetExceededError):
+        await store.open_call(other, opening())
+
+    day = await store.get_key_day(api_key.id)
+    assert (day.cost_usd, day.reserved_usd, day.doubtful_usd) == (0, 0, 2 * WORST)
+
+
+async def test_a_refused_call_has_its_late_end_as_well(store: RunStore, api_key: ApiKey) -> None:
+    """What it cost takes the place of the doubt, and the money that it did not need is there again."""
+    run = await accept(store, api_key)
+    await store.set_key_limits(api_key.prefix, daily_budget_usd=3 * WORST / 2, max_running=None)
+    slow = await claim(store)
+    first = await store.open_call(slow, opening())
+    lease = await lose(store, slow)
+    with pytest.raises(BudgetExceededError):
+        await store.open_call(lease, opening())
+    assert (NOTHING, NOTHING, WORST) == await owed(store, run)
+
+    await settle(store, slow, opening(), first.reservation)
+
+    assert (COST, NOTHING, NOTHING) == await owed(store, run)
+    await store.open_call(lease, opening())
 
 
 async def begin_a_day(database: PostgresSettings) -> None:
