@@ -83,6 +83,10 @@ class KeyedRoute(APIRoute):
         """What the request holds from before its body is read until it is answered; may refuse it."""
         return _NOTHING
 
+    async def answer_at_once(self, request: Request) -> Response | None:  # noqa: ARG002 - for others
+        """The answer to a request that needs nothing that FastAPI does between route and endpoint, or None."""
+        return None
+
     def get_route_handler(self) -> Handler:
         """The route's handler, behind the key and within the time that the record has."""
         handle = super().get_route_handler()
@@ -98,7 +102,7 @@ class KeyedRoute(APIRoute):
                     if self.has_body:
                         with deadline.paused():  # a slow client is not a slow record
                             await _read_body(request)
-                    return await handle(request)
+                    return await self.answer_at_once(request) or await handle(request)
 
         return handle_keyed
 

@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Header, Query, Response
-from pydantic import Field
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from pydantic import Field, StringConstraints, TypeAdapter
 
 from services.api.admission import check_input, find_pipeline, require_claude
-from services.api.auth import BEARER, Caller, KeyedRoute
-from services.api.dependencies import Deps, Store
+from services.api.auth import BEARER, JSON, Caller, KeyedRoute, get_caller
+from services.api.dependencies import Deps, Store, get_dependencies
 from services.api.errors import (
     BODY_TOO_LARGE,
     BODY_TOO_SLOW,
@@ -44,17 +44,24 @@ from services.pipelines.definition import Pipeline
 
 router = APIRouter(tags=["runs"], route_class=KeyedRoute, dependencies=[BEARER])
 
+IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
+_KEY_FORM: Final[dict[str, Any]] = {
+    "min_length": 1,
+    "max_length": 255,
+    "pattern": r"^[!-~]+$",
+}
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[!-~]+$",
+        alias=IDEMPOTENCY_HEADER,
+        **_KEY_FORM,
         description="Repeat a POST safely: the same key and body give the same run again. 1 to 255 visible characters.",
         examples=["order-1742"],
     ),
 ]
+_KEYS: Final = TypeAdapter(
+    Annotated[list[Annotated[str, StringConstraints(**_KEY_FORM)]], Field(max_length=1)]
+)
 
 
 class RunQuery(PageQuery):
@@ -86,27 +93,45 @@ _LOCATION = {
 }
 
 
-@router.post(
-    "/v1/runs",
-    status_code=202,
-    operation_id="createRun",
-    response_model=Run,
-    responses=write_problems(*_BODY_KINDS, IDEMPOTENCY_CONFLICT) | {202: _LOCATION},
-)
+class _CreateRunRoute(KeyedRoute):
+    """Accepts at once what is plainly right. The rest goes FastAPI's way, which tells what is wrong with it.
+
+    That way takes longer than everything else that an accepted run costs this process.
+    """
+
+    async def answer_at_once(self, request: Request) -> Response | None:
+        """As create_run."""
+        keys = request.headers.getlist(IDEMPOTENCY_HEADER)
+        try:
+            idempotency_key = _KEYS.validate_python(keys)
+            body = CreateRun.model_validate(await request.json())
+        except (ValueError, RecursionError):
+            return None
+        run = await _accept(request, body, idempotency_key[0] if idempotency_key else None)
+        content = Run.model_validate(run).model_dump_json()
+        return Response(content, 202, {"Location": _path_of(run)}, JSON)
+
+
 async def create_run(
     body: CreateRun,
-    caller: Caller,
-    deps: Deps,
+    request: Request,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> models.Run:
     """Accept a run. It is in the record when this returns; what happens to it is in the run and its events."""
+    run = await _accept(request, body, idempotency_key)
+    response.headers["Location"] = _path_of(run)
+    return run
+
+
+async def _accept(request: Request, body: CreateRun, idempotency_key: str | None) -> models.Run:
+    deps = await get_dependencies(request)
     pipeline = find_pipeline(deps, body.pipeline)
     check_input(pipeline, body.input)
     require_claude(deps)
     run, is_new = await deps.store.accept_run(
         models.NewRun(
-            key_id=caller.id,
+            key_id=(await get_caller(request)).id,
             pipeline=pipeline.name,
             input=body.input,
             step_names=pipeline.step_names,
@@ -122,8 +147,23 @@ async def create_run(
     annotate(run_id=run.id)
     if is_new:
         deps.publisher.hint(run.id)
-    response.headers["Location"] = f"/v1/runs/{run.id}"
     return run
+
+
+def _path_of(run: models.Run) -> str:
+    return f"/v1/runs/{run.id}"
+
+
+router.add_api_route(
+    "/v1/runs",
+    create_run,
+    methods=["POST"],
+    route_class_override=_CreateRunRoute,
+    status_code=202,
+    operation_id="createRun",
+    response_model=Run,
+    responses=write_problems(*_BODY_KINDS, IDEMPOTENCY_CONFLICT) | {202: _LOCATION},
+)
 
 
 @router.get("/v1/runs", operation_id="listRuns", response_model=RunPage, responses=KEYED_PROBLEMS)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
+from services.api.routes.runs import _CreateRunRoute
 from services.core.runs.states import EventType
 from tests.fakes.run_store import InMemoryRunStore
 from tests.unit.api.conftest import RecordingPublisher, post_run
@@ -20,6 +21,17 @@ RUN_MEMBERS = {
 STEP_MEMBERS = {
     "name", "state", "attempts", "started_at", "finished_at", "usage", "cost_usd", "error",
 }  # fmt: skip
+
+
+OWN = {"id", "created_at", "next_at", "trace_id", "request_id"}
+"""What tells one request or run from the next."""
+
+
+def without_own(answer: httpx.Response) -> tuple[object, object]:
+    """Body and headers that two such requests have in common."""
+    body = {name: value for name, value in answer.json().items() if name not in OWN}
+    own = {"location", "x-request-id"}
+    return body, [(name, value) for name, value in answer.headers.items() if name not in own]
 
 
 async def test_a_posted_run_is_accepted_and_hinted(
@@ -37,6 +49,35 @@ async def test_a_posted_run_is_accepted_and_hinted(
     assert run["cost_usd"] == 0
     assert run["created_at"].endswith("Z")
     assert [(run["id"], False)] == [(str(id_), isolated) for id_, isolated in publisher.hints]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"pipeline": "letter", "input": {"name": "Zoë 🌊"}, "budget_usd": 0.1, "mode": "batch"},
+        {"pipeline": "letter", "input": {"name": ""}},
+        {"pipeline": "letter", "input": {"name": "a"}, "unknown": 1},
+        {"pipeline": "letter", "input": {"name": "\0"}},
+        {"pipeline": "none", "input": {}},
+        [],
+    ],
+)
+@pytest.mark.parametrize("keys", [[], ["k-1"], ["not visible"], ["k-1", "k-2"]])
+async def test_what_is_accepted_at_once_is_accepted_as_fastapi_would(
+    client: httpx.AsyncClient,
+    body: object,
+    keys: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same status, headers and body, whatever is posted."""
+    content = json.dumps(body)
+    headers = [("Content-Type", "application/json"), *(("Idempotency-Key", key) for key in keys)]
+    quick = await client.post("/v1/runs", content=content, headers=headers)
+    monkeypatch.delattr(_CreateRunRoute, "answer_at_once")
+    usual = await client.post("/v1/runs", content=content, headers=headers)
+
+    assert quick.status_code == usual.status_code
+    assert without_own(quick) == without_own(usual)
 
 
 async def test_every_field_of_a_post_reaches_the_record(
