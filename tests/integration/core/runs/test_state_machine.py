@@ -1,7 +1,7 @@
 """Whatever callers do, in whatever order: the record does what a pure model of it does."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -60,6 +60,7 @@ USAGE = Usage(input_tokens=1)
 COST = Decimal("0.1")
 WORST = Decimal("0.3")
 ANSWER = {"said": "yes"}
+CALL_STATES = ("open", "answered", "failed")
 MAX_CRASHES = 2
 RUN_TIMEOUT_S = 3600
 LEASE_TTL_S = 0.001  # every lease has lapsed by the time that somebody sweeps
@@ -101,8 +102,11 @@ class ModelRun:
     events: list[EventType] = field(default_factory=lambda: [EventType.RUN_QUEUED])
 
     def go(self, transition: Transition) -> None:
-        """Change the state as the table says."""
+        """Change the state as the table says; a run that ends badly waits for no call any more."""
         self.state = NEXT_STATE[self.state, transition]
+        if self.state in {RunState.FAILED, RunState.CANCELLED}:
+            for name in STEPS:
+                self.forget_call(name, only=("open",))
 
     def holds(self, lease: Lease) -> bool:
         """Whether the lease is the one that counts."""
@@ -158,12 +162,12 @@ class ModelRun:
         for name in STEPS[start:]:
             step = self.steps[name]
             step.state, step.failures, step.output = StepState.PENDING, 0, None
-            self.forget_call(name, only_failed=not forgets)
+            self.forget_call(name, only=CALL_STATES if forgets else ("failed",))
 
-    def forget_call(self, name: str, *, only_failed: bool = False) -> None:
+    def forget_call(self, name: str, *, only: Collection[str] = CALL_STATES) -> None:
         """A step's question is not in the record any more; nobody will see the end of an open call."""
         step = self.steps[name]
-        if only_failed and step.call != "failed":
+        if step.call not in only:
             return
         if step.call == "open":
             self.reserved -= 1
@@ -508,7 +512,7 @@ class RecordMachine(RuleBasedStateMachine):
             run.go(Transition.RETRY)
             run.is_due = is_due
             run.events.append(EventType.STEP_RETRYING)
-            run.forget_call(step, only_failed=forgotten == ())
+            run.forget_call(step, only=("failed",) if forgotten == () else CALL_STATES)
             if run.steps[step].state is not StepState.SUCCEEDED:
                 run.steps[step].state = StepState.PENDING
                 run.steps[step].failures += is_counted
