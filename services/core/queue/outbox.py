@@ -15,6 +15,8 @@ CAPACITY = 10_000
 """Items that may wait for the thread."""
 PAUSE_AFTER_ERROR_S = 0.5
 """Seconds that the thread waits before it tries Redis again."""
+LONGEST_REST_S = 0.2
+"""Seconds between two batches at most, however long the first one took."""
 
 
 class Outbox(Generic[Item]):
@@ -30,7 +32,7 @@ class Outbox(Generic[Item]):
         send: Callable[[list[Item]], None],
         *,
         capacity: int = CAPACITY,
-        least_interval_s: float = 0.0,
+        busy_share: float = 1.0,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Start nothing yet.
@@ -39,15 +41,15 @@ class Outbox(Generic[Item]):
             name: Of the thread, and in logs.
             send: Takes everything that waits; may block and raise.
             capacity: Items that may wait; further ones are refused.
-            least_interval_s: Seconds from one batch to the next. What comes alone is sent at once; under load items
-                gather, instead of keeping the thread, and with it the interpreter, busy with many small batches.
+            busy_share: Part of its time that the thread may take, at most 1. What comes alone is sent at once; under
+                load items gather, instead of keeping the thread, and with it the interpreter, busy with small batches.
             on_failure: Called in the thread after each batch that could not be sent.
         """
         self._name = name
         self._send = send
         self._capacity = capacity
-        self._least_interval_s = least_interval_s
-        self._sent_at_s = float("-inf")
+        self._busy_share = busy_share
+        self._rests_until_s = float("-inf")
         self._on_failure = on_failure
         self._items: list[Item] = []
         self._lock = threading.Lock()
@@ -85,11 +87,14 @@ class Outbox(Generic[Item]):
     def _flush(self) -> None:
         if self._is_failing:
             self._closing.wait(PAUSE_AFTER_ERROR_S)
-        self._closing.wait(max(0.0, self._sent_at_s + self._least_interval_s - monotonic_s()))
+        self._closing.wait(max(0.0, self._rests_until_s - monotonic_s()))
         with self._lock:
             items, self._items = self._items, []
+        began_s = monotonic_s()
         self._send(items)
-        self._sent_at_s = monotonic_s()
+        ended_s = monotonic_s()
+        rest_s = (ended_s - began_s) * (1 / self._busy_share - 1)
+        self._rests_until_s = ended_s + min(LONGEST_REST_S, rest_s)
 
     def _note(self, flush: "Future[None]") -> None:
         """Log the beginning and the end of an outage."""

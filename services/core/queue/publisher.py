@@ -13,9 +13,9 @@ from services.core.queue.redis_commands import queue_depth
 
 WAKE_UPS_PER_FLUSH = 4
 """Most messages for a burst of ordinary runs: each wakes a worker, which claims all it can hold."""
-LEAST_INTERVAL_S = 0.02
-"""Seconds between two flushes: a hint that comes alone goes at once, those of a busy process together. Celery takes
-most of a millisecond of CPU for each message, which is as much as accepting a run."""
+BUSY_SHARE = 0.1
+"""Part of its time that the thread may take: a hint that comes alone goes at once, those of a busy process together.
+Celery takes most of a millisecond of CPU for each message, which is as much as accepting a run."""
 FULL_QUEUE = 1000
 """Messages in a queue above which hints are left out: workers have enough to wake up for."""
 
@@ -34,7 +34,7 @@ class HintPublisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._outbox: Outbox[tuple[TaskName, _Hint]] = Outbox(
-            "hints", self._publish, least_interval_s=LEAST_INTERVAL_S
+            "hints", self._publish, busy_share=BUSY_SHARE
         )
 
     def start(self) -> None:

@@ -59,7 +59,12 @@ def test_what_waits_goes_in_one_batch(sink: Sink) -> None:
 
 def test_what_follows_soon_gathers(sink: Sink) -> None:
     """Under load batches are large and few; what comes alone never waits, and closing sends at once."""
-    outbox: Outbox[int] = Outbox("test", sink.send, least_interval_s=60)
+
+    def send_slowly(batch: list[int]) -> None:
+        time.sleep(0.05)
+        sink.send(batch)
+
+    outbox: Outbox[int] = Outbox("test", send_slowly, busy_share=0.1)
 
     outbox.put(1)
     _wait_for(lambda: sink.batches == [[1]])
