@@ -5,7 +5,6 @@ Texts of answers that are being written come from another place, and are put bet
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,10 +32,14 @@ OUTAGE_PAUSE_S = 1.0
 class Tail:
     """New events and texts of one run for one watcher; ends when it falls behind or the hub closes."""
 
+    __slots__ = ("_changed", "_events", "_is_cut", "_last_seq", "_watching")
+
     def __init__(self, after: int, watching: Watching, changed: asyncio.Event) -> None:
         self._last_seq = after
         self._watching = watching
-        self._events: deque[Event] = deque()
+        self._events: list[
+            Event
+        ] = []  # hardly ever more than one; an empty deque is ten times as large
         self._changed = changed
         self._is_cut = False
 
@@ -61,7 +64,7 @@ class Tail:
         while True:
             self._changed.clear()
             while self._events:
-                for item in self._watching.pass_on(self._events.popleft()):
+                for item in self._watching.pass_on(self._events.pop(0)):
                     yield item
             for delta in self._watching.deltas():
                 yield delta

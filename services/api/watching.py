@@ -27,6 +27,8 @@ class Watching:
     Nothing is kept for a watcher but how far it has come: one that is slow gets a larger piece later.
     """
 
+    __slots__ = ("_least_fence", "_open", "_shown", "_texts", "_tried")
+
     def __init__(self, texts: RunTexts) -> None:
         self._texts = texts
         self._open: tuple[str, int] | None = None

@@ -1,6 +1,6 @@
 """Post many runs at once, watch them together, and get what came out as one file."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.sse import ServerSentEvent
 
 from services.api import batch_schemas as schemas
 from services.api.admission import find_pipeline, require_claude
@@ -42,6 +42,7 @@ from services.api.errors import (
     UNSUPPORTED_MEDIA_TYPE,
     StreamEndedError,
 )
+from services.api.event_stream import EventStream
 from services.api.openapi import KEYED_PROBLEMS, problems, write_problems
 from services.api.pages import PageQuery, known_cursor
 from services.api.routes.runs import IdempotencyKey
@@ -302,25 +303,30 @@ async def find_open_batch(
 @router.get(
     f"{PATH}/{{batch_id}}/events",
     operation_id="watchBatch",
-    response_class=EventSourceResponse,
+    status_code=200,
+    response_class=EventStream,
     responses=KEYED_PROBLEMS
     | problems(NOT_FOUND)
     | {204: {"description": "The batch has ended and the client has seen its end."}},
 )
 async def watch_batch(
     request: Request, batch: Annotated[BatchProgress, Depends(find_open_batch)]
-) -> AsyncIterator[ServerSentEvent]:
+) -> EventStream:
     """Stream how far a batch is: `batch.progress` now and at each change, `batch.finished` at the end.
 
     `id` grows; `data` is how far the batch is, as in `GET /v1/batches/{id}`. Who reconnects gets the present state at
     once. The stream ends with `batch.finished`, or earlier when the server stops.
     """
     hub: BatchHub = request.app.state.batch_hub
-    async for state in hub.watch(batch):
+    return EventStream(_encode(hub.watch(batch)))
+
+
+async def _encode(states: AsyncIterator[BatchProgress]) -> AsyncGenerator[ServerSentEvent]:
+    async for state in states:
         yield ServerSentEvent(
             id=str(event_id(state)),
             event="batch.progress" if state.finished_at is None else "batch.finished",
-            data=BatchState.model_validate(state).model_dump(mode="json"),
+            raw_data=BatchState.model_validate(state).model_dump_json(),
         )
 
 

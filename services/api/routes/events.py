@@ -1,13 +1,13 @@
 """Watch a run live: Server-Sent Events that resume where a client left off."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.sse import ServerSentEvent
 
 from services.api.auth import BEARER, Caller, KeyedRoute
 from services.api.dependencies import Store
@@ -17,10 +17,11 @@ from services.api.errors import (
     StreamEndedError,
 )
 from services.api.event_hub import EventHub
+from services.api.event_stream import EventStream
 from services.api.openapi import KEYED_PROBLEMS, problems
 from services.api.validation import FieldError
 from services.api.watching import Delta
-from services.core.runs.models import Run
+from services.core.runs.models import Event, Run
 from services.core.runs.states import FINAL_EVENTS, EventType
 from services.core.runs.store import RunStore
 
@@ -75,7 +76,8 @@ async def _check_position(store: RunStore, run: Run, position: int, *, is_header
 @router.get(
     "/v1/runs/{run_id}/events",
     operation_id="watchRun",
-    response_class=EventSourceResponse,
+    status_code=200,
+    response_class=EventStream,
     responses=KEYED_PROBLEMS
     | problems(NOT_FOUND)
     | {204: {"description": "The run has ended and nothing follows Last-Event-ID."}},
@@ -84,7 +86,7 @@ async def watch_run(
     request: Request,
     run: Annotated[Run, Depends(find_run)],
     after: Annotated[int, Depends(find_position)],
-) -> AsyncIterator[ServerSentEvent]:
+) -> EventStream:
     """Stream a run's events: `id` counts 1, 2, 3, …, `event` is the type, `data` is JSON.
 
     The stream ends after a final event (`run.succeeded`, `run.failed`, `run.cancelled`) that nothing follows, or
@@ -97,10 +99,15 @@ async def watch_run(
     pieces after it. Deltas are best effort, and the output of a step is in the run.
     """
     hub: EventHub = request.app.state.event_hub
-    async for item in hub.watch(run.id, after=after):
+    return EventStream(_encode(hub.watch(run.id, after=after)))
+
+
+async def _encode(items: AsyncIterator[Event | Delta]) -> AsyncGenerator[ServerSentEvent]:
+    async for item in items:
         if isinstance(item, Delta):
             # No id: a client comes back with that of the last event of the record.
             text = json.dumps(asdict(item))
             yield ServerSentEvent(event=EventType.CLAUDE_DELTA, raw_data=text)
         else:
-            yield ServerSentEvent(id=str(item.seq), event=item.type, data=item.data)
+            data = json.dumps(item.data)
+            yield ServerSentEvent(id=str(item.seq), event=item.type, raw_data=data)
