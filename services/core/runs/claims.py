@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ from services.core.runs.claim_statements import (
     LOCK_LIMITED_KEYS,
 )
 from services.core.runs.encoding import encode_json
-from services.core.runs.models import Json, Lease, PastCall
+from services.core.runs.models import Json, Lease, PastCall, steps_of
 from services.core.runs.sql import statement
 from services.core.runs.states import CallState, RunMode
 
@@ -210,35 +211,62 @@ class RunClaims:
         }
 
 
+@dataclass(slots=True)
+class _Past:
+    """What earlier holders of a run left behind."""
+
+    checkpoints: dict[str, Json] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    """By step, of all steps."""
+    first_open: str | None = None
+    """The first step without a checkpoint."""
+    calls: list[PastCall] = field(default_factory=list)
+
+    def add_step(self, row: Row[Any]) -> None:
+        """Take a row of READ_STEPS; rows come in the order of the steps."""
+        self.failures[row.name] = row.failures
+        if row.is_done:
+            self.checkpoints[row.name] = row.output
+        elif self.first_open is None:
+            self.first_open = row.name
+
+    def add_call(self, row: Row[Any]) -> None:
+        """Take a row of READ_CALLS."""
+        self.calls.append(
+            PastCall(
+                step=row.step,
+                question=row.question,
+                number=row.number,
+                state=CallState(row.state),
+                answer=row.answer,
+                reservation=row.reservation,
+            )
+        )
+
+
 async def _read(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Lease]:
     """The leases of a claim, with what the runs' steps left behind; in the same transaction."""
     runs = [row for row in rows if row.id is not None]
-    if not runs:
-        return []
-    steps = await connection.execute(READ_STEPS, {"run_ids": [run.id for run in runs]})
-    calls = await _read_calls(connection, runs)
-    return _leases(runs, steps.all(), calls)
+    past = {run.id: _nothing_past(run.shape) for run in runs if _is_first_claim(run)}
+    if again := [run.id for run in runs if not _is_first_claim(run)]:
+        past |= {run_id: _Past() for run_id in again}
+        steps = await connection.execute(READ_STEPS, {"run_ids": again})
+        for step in sorted(steps, key=attrgetter("position")):
+            past[step.run_id].add_step(step)
+        for call in await connection.execute(READ_CALLS, {"run_ids": again}):
+            past[call.run_id].add_call(call)
+    return [_lease(run, past[run.id]) for run in runs]
 
 
-async def _read_calls(
-    connection: AsyncConnection, runs: Sequence[Row[Any]]
-) -> dict[UUID, list[PastCall]]:
-    """The calls of claimed runs; a run that is claimed for the first time has made none."""
-    calls: dict[UUID, list[PastCall]] = {run.id: [] for run in runs}
-    again = [run.id for run in runs if run.attempts > 1]
-    if again:
-        for row in await connection.execute(READ_CALLS, {"run_ids": again}):
-            calls[row.run_id].append(
-                PastCall(
-                    step=row.step,
-                    question=row.question,
-                    number=row.number,
-                    state=CallState(row.state),
-                    answer=row.answer,
-                    reservation=row.reservation,
-                )
-            )
-    return calls
+def _is_first_claim(run: Row[Any]) -> bool:
+    """Whether nobody held the run before; a run of unknown shape has to be looked at all the same."""
+    return run.attempts == 1 and run.shape is not None
+
+
+def _nothing_past(shape: str) -> _Past:
+    """Neither checkpoints nor failures nor calls: nothing of that is made without a claim."""
+    names = steps_of(shape)
+    return _Past(failures=dict.fromkeys(names, 0), first_open=names[0])
 
 
 def _items(leases: Collection[Lease]) -> str:
@@ -246,38 +274,24 @@ def _items(leases: Collection[Lease]) -> str:
     return encode_json([{"run_id": lease.run_id, "fence": lease.fence} for lease in leases])
 
 
-def _leases(
-    runs: Sequence[Row[Any]], steps: Sequence[Row[Any]], calls: Mapping[UUID, list[PastCall]]
-) -> list[Lease]:
-    """The leases on claimed runs, in the runs' order."""
-    checkpoints: dict[UUID, dict[str, Json]] = {run.id: {} for run in runs}
-    failures: dict[UUID, dict[str, int]] = {run.id: {} for run in runs}
-    first_open: dict[UUID, str] = {}
-    for step in sorted(steps, key=attrgetter("position")):
-        failures[step.run_id][step.name] = step.failures
-        if step.is_done:
-            checkpoints[step.run_id][step.name] = step.output
-        else:
-            first_open.setdefault(step.run_id, step.name)
-    return [
-        Lease(
-            run_id=run.id,
-            key_id=run.key_id,
-            fence=run.fence,
-            pipeline=run.pipeline,
-            input=run.input,
-            checkpoints=checkpoints[run.id],
-            step_attempts=failures[run.id],
-            traceparent=run.traceparent,
-            created_at=run.created_at,
-            remaining_s=run.remaining_s,
-            shape=run.shape,
-            budget_usd=run.budget_usd,
-            is_on_probation=run.is_on_probation,
-            mode=RunMode(run.mode),
-            calls=tuple(calls[run.id]),
-            # A replay that came in between may have opened an earlier step than the one started.
-            started_attempt=run.step_attempt if run.step == first_open.get(run.id) else None,
-        )
-        for run in runs
-    ]
+def _lease(run: Row[Any], past: _Past) -> Lease:
+    """The lease on a claimed run."""
+    return Lease(
+        run_id=run.id,
+        key_id=run.key_id,
+        fence=run.fence,
+        pipeline=run.pipeline,
+        input=run.input,
+        checkpoints=past.checkpoints,
+        step_attempts=past.failures,
+        traceparent=run.traceparent,
+        created_at=run.created_at,
+        remaining_s=run.remaining_s,
+        shape=run.shape,
+        budget_usd=run.budget_usd,
+        is_on_probation=run.is_on_probation,
+        mode=RunMode(run.mode),
+        calls=tuple(past.calls),
+        # A replay that came in between may have opened an earlier step than the one started.
+        started_attempt=run.step_attempt if run.step == past.first_open else None,
+    )

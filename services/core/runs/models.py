@@ -32,6 +32,11 @@ def shape_of(pipeline: str, step_names: Sequence[str]) -> str:
     return f"{pipeline}:{','.join(step_names)}"
 
 
+def steps_of(shape: str) -> list[str]:
+    """The names of the steps in a shape."""
+    return shape.partition(":")[2].split(",")
+
+
 @dataclass(frozen=True, slots=True)
 class NewRun:
     """A run as a client asks for it."""

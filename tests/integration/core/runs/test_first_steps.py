@@ -92,6 +92,7 @@ async def test_a_step_that_is_done_meanwhile_is_not_started(
 ) -> None:
     """A checkpoint that is committed while the claim is under way stays, and events have no gap."""
     run = await accept(store, api_key)
+    await store.release_run(await claim(store))
     engine = create_engine(fresh_database)
     looking = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with engine.connect() as earlier, looking.connect() as watcher:
@@ -106,5 +107,5 @@ async def test_a_step_that_is_done_meanwhile_is_not_started(
     assert lease.checkpoints == {"parse": {"n": 1}}
     assert lease.started_attempt is None
     types = [event.type for event in await events_of(store, run)]
-    assert types == [EventType.RUN_QUEUED, EventType.RUN_STARTED]
+    assert types == [EventType.RUN_QUEUED, EventType.RUN_STARTED, EventType.STEP_STARTED]
     assert await store.start_step(lease, "research") == 1
