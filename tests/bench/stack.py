@@ -18,6 +18,8 @@ from tests.integration.worker.lab import as_environment
 
 ROOT = Path(__file__).parents[2]
 BOOT_S = 60.0
+SLOTS = 200
+"""Runs that a worker executes at once unless a measure wants others: as CELERY_CONCURRENCY is by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,23 @@ class Stack:
             yield f"http://127.0.0.1:{port}", process
 
     def worker(
-        self, *options: str, name: str = "worker", **settings: str
+        self, *options: str, name: str = "worker", slots: int = SLOTS, **settings: str
     ) -> "AbstractContextManager[Process]":
-        """The asyncio worker as it is deployed, with the benchmarks' pipelines, once it is ready."""
+        """The asyncio worker as it is deployed, with the benchmarks' pipelines, once it is ready.
+
+        Args:
+            options: For Celery.
+            name: Of its log.
+            slots: Runs at once.
+            settings: For its environment.
+        """
         command = ("celery", "--quiet", "--app=tests.bench.worker_app", "worker", "--pool=custom")
         without = ("--without-gossip", "--without-mingle")
-        settings = {"CELERY_CUSTOM_WORKER_POOL": "services.worker.pool:TaskPool"} | settings
+        settings = {
+            "CELERY_CUSTOM_WORKER_POOL": "services.worker.pool:TaskPool",
+            "CELERY_CONCURRENCY": str(slots),
+        } | settings
+        options = (f"--concurrency={slots}", *options)
         return self.process(
             name, "ready.", *command, "--queues=runs", *without, *options, **settings
         )

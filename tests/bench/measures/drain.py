@@ -37,7 +37,7 @@ def penstock(*, runs: int = RUNS) -> Mapping[str, float]:
     with running_stack(**SETTINGS) as stack:
         with stack.api() as (url, _):
             post(stack, url, runs=runs)
-        with stack.worker("--concurrency=1000") as worker:
+        with stack.worker(slots=1000) as worker:
             boot_cpu_s = worker.cpu_s
             seconds = asyncio.run(wait_until_ended(stack.postgres, runs=runs))
             cpu_s, pss_mib = worker.cpu_s - boot_cpu_s, worker.pss_mib

@@ -36,7 +36,7 @@ def hold() -> Mapping[str, float]:
         headers = {"Authorization": f"Bearer {stack.key}"}
         with (
             stack.api(**env) as (url, _),
-            stack.worker(f"--concurrency={CALLS}", **env) as worker,
+            stack.worker(slots=CALLS, **env) as worker,
             httpx.Client(base_url=url, headers=headers, timeout=60) as http,
         ):
             _execute(http, 1)

@@ -51,7 +51,7 @@ async def _drain(stack: Stack) -> Mapping[str, float]:
     connection = await _connect(stack.postgres)
     try:
         await connection.execute("VACUUM ANALYZE")
-        with stack.worker(f"--concurrency={SLOTS}") as worker:
+        with stack.worker(slots=SLOTS) as worker:
             await _until(connection, 1)
             before_s = worker.cpu_s, server.cpu_s
             done = await connection.fetchval(SUCCEEDED)

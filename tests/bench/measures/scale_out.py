@@ -81,11 +81,10 @@ def _drain(stack: Stack, onlooker: Onlooker, *, workers: int) -> dict[str, float
     """Have the workers execute all that is queued, from when they are all there."""
     onlooker.tell(HOLD_BACK)
     onlooker.tell("VACUUM ANALYZE runs")
-    options = ("--concurrency=1000",)
     with ExitStack() as started:
         processes = [
             started.enter_context(
-                stack.worker(*options, name=f"worker-{number}", CELERY_POLL_INTERVAL_S="0.1")
+                stack.worker(name=f"worker-{number}", slots=1000, CELERY_POLL_INTERVAL_S="0.1")
             )
             for number in range(workers)
         ]

@@ -113,7 +113,7 @@ def deployed() -> Iterator[Deployment]:
         beat = ("celery", "--app=services.beat.app", "beat", "--pidfile=")
         with (
             stack.api(**claude_env) as (url, api),
-            stack.worker("--concurrency=1000", **claude_env) as worker,
+            stack.worker(slots=1000, **claude_env) as worker,
             stack.process("isolated", "ready.", *isolated, *queues, **claude_env) as child_worker,
             stack.process("beat", "is starting", *beat) as beat_process,
         ):
