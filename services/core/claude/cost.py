@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 from anthropic.types import Message
 from genai_prices import calc_price, extract_usage
@@ -124,6 +125,7 @@ class PriceList:
         return None
 
 
+@lru_cache(maxsize=256)  # asked several times for each call, and costs as much as a price
 def _is_priced(model: str) -> bool:
     try:
         calc_price(prices.Usage(), model, provider_id=PROVIDER)
