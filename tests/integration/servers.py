@@ -30,6 +30,7 @@ REDIS_IMAGE = "redis:8"
 POSTGRES_OPTIONS = ("-c", "max_connections=200")
 # A test's database need not outlive a power cut, so tests don't wait for the disk; benchmarks do.
 FORGETFUL = ("-c", "fsync=off")
+DEPLOYED = Path(__file__).parents[2] / "docker/postgres/postgresql.conf"
 
 
 def is_embedded_forced() -> bool:
@@ -71,7 +72,15 @@ def postgres_container(*, is_durable: bool = False) -> Iterator[PostgresSettings
 
 
 def _options(*, is_durable: bool) -> tuple[str, ...]:
-    return POSTGRES_OPTIONS if is_durable else (*POSTGRES_OPTIONS, *FORGETFUL)
+    """What a server is started with: as it is deployed, if it is to be as durable and as quick."""
+    return tuple(_deployed_options()) if is_durable else (*POSTGRES_OPTIONS, *FORGETFUL)
+
+
+def _deployed_options() -> Iterator[str]:
+    for line in DEPLOYED.read_text().splitlines():
+        name, is_setting, value = line.partition(" = ")
+        if is_setting and not line.startswith("#") and name != "listen_addresses":
+            yield from ("-c", f"{name}={value}".replace("'", ""))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median, quantiles
 
 from pydantic import Field
@@ -13,16 +12,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tests.bench.benchmark import Benchmark, Goal, Rounds, median_of
 from tests.bench.looking import CONNECTIONS, UNFINISHED, Onlooker, looking_at
+from tests.bench.measures.held_calls import LIMITS
 from tests.bench.posting import Posted, post_runs
-from tests.bench.stack import ROOT, Process, Stack, running_stack
+from tests.bench.stack import Process, Stack, running_stack
 
 CAPACITY_S = 10.0
 CLIENT_CONNECTIONS = 32
 SAMPLE_INTERVAL_S = 10.0
 SETTLE_TIMEOUT_S = 300.0
 LEAST_SAMPLES = 9
-AUTOVACUUM = "autovacuum_"
-"""Begins the settings of docker/postgres/postgresql.conf that say how often the record is cleaned."""
 
 DEAD_SHARE = """
     SELECT coalesce(sum(n_dead_tup)::float / nullif(sum(n_live_tup + n_dead_tup), 0), 0)
@@ -100,13 +98,12 @@ class Deployment:
 
 @contextmanager
 def deployed() -> Iterator[Deployment]:
-    """API, both kinds of worker, beat and the simulator, cleaned up as often as it is deployed."""
+    """API, both kinds of worker, beat and the simulator."""
     with (
         running_stack(API_MAX_QUEUED_RUNS="1000000") as stack,
-        stack.simulator(SIMULATOR_LATENCY_MS="1000") as claude,
+        stack.simulator(SIMULATOR_LATENCY_MS="1000", **LIMITS) as claude,
         looking_at(stack) as onlooker,
     ):
-        _clean_as_deployed(onlooker)
         claude_env = {"ANTHROPIC_SIMULATOR_URL": claude}
         isolated = ("celery", "--app=tests.bench.worker_app", "worker", "--pool=prefork")
         queues = ("--queues=isolated,default", "--concurrency=2", "--hostname=isolated@bench")
@@ -124,15 +121,6 @@ def deployed() -> Iterator[Deployment]:
                 "beat": beat_process,
             }
             yield Deployment(stack, url, processes, onlooker)
-
-
-def _clean_as_deployed(onlooker: Onlooker) -> None:
-    lines = Path(ROOT, "docker/postgres/postgresql.conf").read_text().splitlines()
-    for line in lines:
-        if line.startswith(AUTOVACUUM):
-            name, value = line.split(" = ")
-            onlooker.tell(f"ALTER SYSTEM SET {name} = '{value}'")
-    onlooker.tell("SELECT pg_reload_conf()")
 
 
 def soak() -> Mapping[str, float]:

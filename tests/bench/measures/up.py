@@ -11,7 +11,8 @@ from tests.bench.benchmark import Benchmark, Goal, Rounds, median_of
 from tests.bench.stack import ROOT
 
 LONGEST_S = 600.0
-NOW = "import time; print('healthy at', time.time())"
+NOW = "import time; print('healthy at', time.monotonic())"
+"""A clock that all processes of a machine share."""
 
 
 def up() -> Mapping[str, float]:
@@ -28,7 +29,7 @@ def _build() -> None:
 
 def _healthy_s() -> float:
     """Seconds from the command until its stack is healthy; then the stack is removed again."""
-    began_s = time.time()
+    began_s = time.monotonic()
     command = ["-m", "local", "trial", "--name", "bench", "--mode", "compose"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "docker")}  # noqa: TID251 - handed on
     output = subprocess.run(
