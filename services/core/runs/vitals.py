@@ -90,6 +90,10 @@ COUNT_STEPS = statement(
     """  # noqa: S608 - constants of this module
 )
 TOTALS_MAX_AGE_S = 5.0
+COUNTING_SHARE = 0.05
+"""Of a connection's time: the deeper the record, the longer a count takes, and the less often there is one."""
+COUNTING_PATIENCE_S = 0.5
+"""Who asks waits no longer for a new count if there is an older one."""
 
 
 class Vitals:
@@ -110,7 +114,7 @@ class Vitals:
         self._counting_database = counting
         self._times = {"fresh_s": lease_ttl_s, "overdue_s": rehint_after_s}
         self._totals: RunTotals | None = None
-        self._counted_at_s = 0.0
+        self._recount_at_s = 0.0
         self._counting: asyncio.Task[RunTotals] | None = None
 
     async def ping(self) -> float:
@@ -131,15 +135,21 @@ class Vitals:
         return [Heartbeat(process=row.process, kind=row.kind, age_s=row.age_s) for row in rows]
 
     async def get_totals(self) -> RunTotals:
-        """The record in numbers, TOTALS_MAX_AGE_S old at most: adding up takes a while."""
-        if self._totals is not None and monotonic_s() - self._counted_at_s < TOTALS_MAX_AGE_S:
+        """The record in numbers: TOTALS_MAX_AGE_S old, or as old as COUNTING_SHARE makes them."""
+        if self._totals is not None and monotonic_s() < self._recount_at_s:
             return self._totals
         if self._counting is None or self._counting.done():
             self._counting = asyncio.create_task(self._count())
+        if self._totals is not None:
+            await asyncio.wait({self._counting}, timeout=COUNTING_PATIENCE_S)
+            if not self._counting.done():
+                await self.ping()  # what is away has no totals, however slow the count would be
+                return self._totals
         return await asyncio.shield(self._counting)  # one count serves all who ask meanwhile
 
     async def _count(self) -> RunTotals:
         """Ask PostgreSQL."""
+        began_s = monotonic_s()
         database = self._counting_database
         runs = await database.fetch(COUNT_RUNS)
         due = (await database.fetch(COUNT_DUE_RUNS, self._times))[0]
@@ -162,7 +172,8 @@ class Vitals:
             open_message_batches=batched.open_message_batches,
             steps=tuple(_step_totals(row) for row in steps),
         )
-        self._counted_at_s = monotonic_s()
+        took_s = monotonic_s() - began_s
+        self._recount_at_s = began_s + max(TOTALS_MAX_AGE_S, took_s / COUNTING_SHARE)
         return self._totals
 
 

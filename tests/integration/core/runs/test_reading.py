@@ -1,15 +1,21 @@
 """Lists, pages, keys and numbers."""
 
 import asyncio
+import math
 
 import pytest
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from config.postgres import PostgresSettings
+from services.core.db import create_engine
+from services.core.runs import vitals
 from services.core.runs.encoding import MalformedCursorError
 from services.core.runs.key_records import KeyPrefixTakenError
 from services.core.runs.models import ApiKey, Checkpoint, Email, Failure, NewEmail, Run
 from services.core.runs.states import FailureReason, RunState
 from services.core.runs.store import RunStore
+from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import COST, SHAPES, USAGE, accept, claim, pay
 
 
@@ -167,6 +173,28 @@ async def test_totals_add_up(store: RunStore, api_key: ApiKey) -> None:
     assert list(parse.durations.values()) == sorted(parse.durations.values())
     assert (research.succeeded, research.failures) == (0, 1)
     assert (compose.succeeded, compose.duration_s) == (0, 0)
+
+
+async def test_a_long_count_holds_nobody_up(
+    open_store: StoreFactory, api_key: ApiKey, fresh_database: PostgresSettings
+) -> None:
+    """While a new count takes long, the one before is shown; then the new one."""
+    store = open_store(timeout_s=30)
+    await accept(store, api_key)
+    engine = create_engine(fresh_database)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vitals, "TOTALS_MAX_AGE_S", 0.0)
+        patch.setattr(vitals, "COUNTING_SHARE", math.inf)
+        before = await store.get_totals()
+        await accept(store, api_key)
+        async with engine.begin() as connection:
+            await connection.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
+            meanwhile = await store.get_totals()
+    later = await store.get_totals()
+    await engine.dispose()
+
+    assert meanwhile is before
+    assert 2 == later.runs_by_state[RunState.QUEUED]
 
 
 async def test_totals_of_an_empty_record(store: RunStore) -> None:
