@@ -24,12 +24,8 @@ from services.api.event_hub import EventHub
 from services.api.full_disk import FullDisk
 from services.api.http_metrics import HttpMetrics
 from services.api.key_lookups import KeyLookups
-from services.api.middleware.access_log import AccessLogMiddleware, silence_server_log
-from services.api.middleware.body_limit import BodyLimitMiddleware
-from services.api.middleware.head import HeadMiddleware
-from services.api.middleware.request_id import RequestIdMiddleware
-from services.api.middleware.security_headers import SecurityHeadersMiddleware
-from services.api.middleware.trace_ids import TraceIdMiddleware
+from services.api.middleware.envelope import EnvelopeMiddleware, silence_server_log
+from services.api.middleware.quick_way import QuickWayMiddleware
 from services.api.openapi import describe_api
 from services.api.redis_probe import RedisProbe
 from services.api.routes import (
@@ -170,17 +166,16 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
 
 def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
     """The last one added is the first to see a request."""
+    has_spans = telemetry.is_recording()
+    if not has_spans:  # FastAPI's are named as it finds the route
+        app.add_middleware(QuickWayMiddleware, routes=runs.QUICK_ROUTES)
     app.add_middleware(
-        BodyLimitMiddleware,
+        EnvelopeMiddleware,
+        measure=app.state.http_metrics.measure,
         max_body_bytes=settings.max_body_bytes,
         exceptions={batches.PATH: settings.max_batch_bytes},
+        makes_trace_ids=not has_spans,
     )
-    app.add_middleware(SecurityHeadersMiddleware)
-    app.add_middleware(AccessLogMiddleware, measure=app.state.http_metrics.measure)
-    app.add_middleware(RequestIdMiddleware)
-    app.add_middleware(HeadMiddleware)
-    if not telemetry.is_recording():
-        app.add_middleware(TraceIdMiddleware)
 
 
 def _document(app: FastAPI, dependencies: Dependencies) -> None:
