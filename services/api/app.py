@@ -24,12 +24,8 @@ from services.api.event_hub import EventHub
 from services.api.full_disk import FullDisk
 from services.api.http_metrics import HttpMetrics
 from services.api.key_lookups import KeyLookups
-from services.api.middleware.access_log import AccessLogMiddleware, silence_server_log
-from services.api.middleware.body_limit import BodyLimitMiddleware
-from services.api.middleware.head import HeadMiddleware
-from services.api.middleware.request_id import RequestIdMiddleware
-from services.api.middleware.security_headers import SecurityHeadersMiddleware
-from services.api.middleware.trace_ids import TraceIdMiddleware
+from services.api.middleware.envelope import EnvelopeMiddleware, silence_server_log
+from services.api.middleware.quick_way import QuickWayMiddleware
 from services.api.openapi import describe_api
 from services.api.redis_probe import RedisProbe
 from services.api.routes import (
@@ -49,8 +45,8 @@ from services.api.shutdown import on_stop_signal
 from services.api.sweeper import Sweeper
 from services.api.text_feed import TextFeed
 from services.core import telemetry
-from services.core.db import create_engine
 from services.core.live_text.client import create_client
+from services.core.pool import Pool
 from services.core.queue.app import create_celery_app
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
@@ -107,7 +103,7 @@ def build_dependencies() -> Dependencies:
     """What the settings ask for; connections open when they are first used."""
     settings, celery, redis = load(ApiSettings), load(CelerySettings), load(RedisSettings)
     store = RunStore(
-        create_engine(load(PostgresSettings)),
+        Pool(load(PostgresSettings)),
         lease_ttl_s=celery.lease_ttl_s,
         max_crashes=celery.max_crashes,
         rehint_after_s=celery.rehint_after_s,
@@ -170,17 +166,16 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
 
 def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
     """The last one added is the first to see a request."""
+    has_spans = telemetry.is_recording()
+    if not has_spans:  # FastAPI's are named as it finds the route
+        app.add_middleware(QuickWayMiddleware, routes=runs.QUICK_ROUTES)
     app.add_middleware(
-        BodyLimitMiddleware,
+        EnvelopeMiddleware,
+        measure=app.state.http_metrics.measure,
         max_body_bytes=settings.max_body_bytes,
         exceptions={batches.PATH: settings.max_batch_bytes},
+        makes_trace_ids=not has_spans,
     )
-    app.add_middleware(SecurityHeadersMiddleware)
-    app.add_middleware(AccessLogMiddleware, measure=app.state.http_metrics.measure)
-    app.add_middleware(RequestIdMiddleware)
-    app.add_middleware(HeadMiddleware)
-    if not telemetry.is_recording():
-        app.add_middleware(TraceIdMiddleware)
 
 
 def _document(app: FastAPI, dependencies: Dependencies) -> None:

@@ -1,8 +1,8 @@
 """Who calls: a Bearer key, looked up by its prefix and compared by its hash."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from hmac import compare_digest
 from typing import Annotated, Any, ClassVar
 
@@ -87,24 +87,35 @@ class KeyedRoute(APIRoute):
         """The answer to a request that needs nothing that FastAPI does between route and endpoint, or None."""
         return None
 
+    async def try_at_once(self, request: Request) -> Response | None:
+        """The answer to a request that FastAPI has not seen, if it can be given at once."""
+        async with self._admitted(request):
+            return await self.answer_at_once(request)
+
     def get_route_handler(self) -> Handler:
         """The route's handler, behind the key and within the time that the record has."""
         handle = super().get_route_handler()
 
         async def handle_keyed(request: Request) -> Response:
-            async with record_deadline(request.app.state.record_pulse) as deadline:
-                request.state.deadline = deadline
-                keys: KeyLookups = request.app.state.key_lookups
-                authorization = request.headers.get("authorization", "")
-                request.state.api_key = await authenticate(authorization, keys)
-                require_media_type(request, self.media_types)
-                with self.make_room(request):
-                    if self.has_body:
-                        with deadline.paused():  # a slow client is not a slow record
-                            await _read_body(request)
-                    return await self.answer_at_once(request) or await handle(request)
+            async with self._admitted(request):
+                return await self.answer_at_once(request) or await handle(request)
 
         return handle_keyed
+
+    @asynccontextmanager
+    async def _admitted(self, request: Request) -> AsyncIterator[None]:
+        """What goes before and around every answer."""
+        state = request.app.state
+        async with record_deadline(state.record_pulse) as deadline:
+            request.state.deadline = deadline
+            authorization = request.headers.get("authorization", "")
+            request.state.api_key = await authenticate(authorization, state.key_lookups)
+            require_media_type(request, self.media_types)
+            with self.make_room(request):
+                if self.has_body:
+                    with deadline.paused():  # a slow client is not a slow record
+                        await _read_body(request)
+                yield
 
 
 async def _read_body(request: Request) -> None:

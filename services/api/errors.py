@@ -287,6 +287,13 @@ async def _answer_unexpected_error(request: Request, error: Exception) -> Respon
     return problem_response(INTERNAL_ERROR, request, headers=headers)
 
 
+async def answer_error(request: Request, error: PenstockError | HTTPException) -> Response:
+    """The answer that an app gives to an error of one of its routes."""
+    if isinstance(error, HTTPException):
+        return await _answer_http_error(request, error)
+    return await _answer_penstock_error(request, error)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every error of an app with problem+json."""
     app.add_exception_handler(PenstockError, _answer_penstock_error)

@@ -33,14 +33,22 @@ class HttpMetrics(Collector):
             buckets=BUCKETS_S,
             registry=self._registry,
         )
+        self._of_kind: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._source: Collector | CollectorRegistry = self._registry
         if multiprocess_dir:
             self._source = MultiProcessCollector(None, path=multiprocess_dir)  # type: ignore[no-untyped-call]  # library
 
     def measure(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        one = (method, route, status)
+        if one not in self._of_kind:  # looking them up takes longer than counting
+            self._of_kind[one] = (
+                self._requests.labels(method, route, str(status)),
+                self._seconds.labels(method, route),
+            )
+        requests, durations = self._of_kind[one]
+        requests.inc()
+        durations.observe(seconds)
 
     def collect(self) -> Iterable[Metric]:
         """The figures of all processes."""

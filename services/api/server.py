@@ -1,5 +1,6 @@
 """The server process below gunicorn."""
 
+import gc
 import os
 import signal
 from types import FrameType
@@ -23,6 +24,15 @@ class ApiWorker(UvicornWorker):  # type: ignore[misc]  # it has no types
         self.config.timeout_notify = NOTIFY_S
         grace_s = self.cfg.graceful_timeout - CUT_BEFORE_KILL_S
         self.config.timeout_graceful_shutdown = max(1, grace_s)
+
+    def run(self) -> None:
+        """Serve. What there is by now stays as long as the process, so no garbage collection looks at it again.
+
+        Under load each full one would take 90 ms, twice a second, and find nothing.
+        """
+        gc.collect()
+        gc.freeze()
+        super().run()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop the server when gunicorn says SIGQUIT, as it does at Ctrl-C: uvicorn-worker 0.4 only notes it."""

@@ -31,6 +31,7 @@ from services.core.span_export import HeadSampler, SecretScrubber, create_otlp_p
 _TRACER: Final = trace.get_tracer("penstock")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _IDS: Final = RandomIdGenerator()
+_NO_IDS: Final = trace.INVALID_SPAN_CONTEXT
 _LOGGED_ATTRIBUTES: Final = ("request_id", "run_id", "step")
 _QUIET_PATHS: Final = logs.QuietProbes.PATHS
 
@@ -236,8 +237,10 @@ class _Unrecorded(AbstractContextManager[trace.Span]):
 @contextmanager
 def unrecorded_request(traceparent: str | None) -> Iterator[None]:
     """Ids for what a request causes: a new span's, in the caller's trace or in a new one."""
-    caller = trace.get_current_span(_PROPAGATOR.extract({"traceparent": traceparent or ""}))
-    known = caller.get_span_context()
+    known = _NO_IDS
+    if traceparent:
+        caller = trace.get_current_span(_PROPAGATOR.extract({"traceparent": traceparent}))
+        known = caller.get_span_context()
     ids = trace.SpanContext(
         trace_id=known.trace_id if known.is_valid else _IDS.generate_trace_id(),
         span_id=_IDS.generate_span_id(),

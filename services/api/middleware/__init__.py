@@ -1,1 +1,1 @@
-"""What happens around every request: one file each, plain ASGI, so that streams stay streams."""
+"""What happens around every request: plain ASGI, so that streams stay streams."""

@@ -154,8 +154,9 @@ def _path_of(run: models.Run) -> str:
     return f"/v1/runs/{run.id}"
 
 
+PATH: Final = "/v1/runs"
 router.add_api_route(
-    "/v1/runs",
+    PATH,
     create_run,
     methods=["POST"],
     route_class_override=_CreateRunRoute,
@@ -166,7 +167,11 @@ router.add_api_route(
 )
 
 
-@router.get("/v1/runs", operation_id="listRuns", response_model=RunPage, responses=KEYED_PROBLEMS)
+_CREATE_RUN: Final = next(route for route in router.routes if isinstance(route, _CreateRunRoute))
+QUICK_ROUTES: Final = {("POST", PATH): _CREATE_RUN}
+
+
+@router.get(PATH, operation_id="listRuns", response_model=RunPage, responses=KEYED_PROBLEMS)
 async def list_runs(
     query: Annotated[RunQuery, Query()], caller: Caller, store: Store
 ) -> models.Page[models.Run]:
