@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from decimal import Decimal
 
 import anthropic
@@ -13,6 +12,7 @@ from pydantic import BaseModel
 
 from config.anthropic import AnthropicSettings
 from services.core.claude.answer import read_answer
+from services.core.claude.arrival import Arrival
 from services.core.claude.chat_span import chat_span, note_answer
 from services.core.claude.cost import PriceList
 from services.core.claude.error_map import our_error, to_claude_error, unseen_end
@@ -35,29 +35,16 @@ from services.core.claude.protocol import (
 )
 from services.core.claude.turns import CallPrice, following_turn
 from services.core.errors import ClaudeError, ClaudeNotConfiguredError
-from services.core.rate_limits import SeenLimits
 
-SIMULATED_HEADER = "x-penstock-simulated"
-"""On every answer of the simulator, so that an answer itself tells where it is from."""
 SIMULATOR_KEY = "sk-simulator"
 """The simulator takes any key; a real one is never sent to it."""
 
 IDLE_CONNECTIONS = 20
 """Connections kept for the next calls. The pool looks at each of them, with a system call, whenever a call begins or
 ends: after a thousand calls at once that was a third of a worker's CPU time."""
-# ValueError and LookupError are what the SDK raises on a stream that is not the API's: broken
-# JSON, or a piece of a block that never began.
-STREAM_ERRORS = (anthropic.APIError, httpx2.HTTPError, ValueError, LookupError)
-
-
-@dataclass(slots=True)
-class Arrival:
-    """What has arrived of one turn of an answer so far."""
-
-    message: Message | None = None
-    is_complete: bool = False
-    is_simulated: bool = False
-    seen_limits: SeenLimits | None = None
+# ValueError, LookupError and TypeError are of a stream that is not the API's: broken JSON, or a piece of a
+# block that never began.
+STREAM_ERRORS = (anthropic.APIError, httpx2.HTTPError, ValueError, LookupError, TypeError)
 
 
 class AnthropicClaude:
@@ -188,15 +175,16 @@ class AnthropicClaude:
     ) -> None:
         """Ask, and let Claude go on for as long as its answer is to be continued and may cost that."""
         price = CallPrice(self._prices, request, asked)
-        ceiling_usd = price.worst_usd() if ceiling_usd is None else ceiling_usd
         params: Params | None = asked
         while params is not None:
             arrivals.append(Arrival())
             await self._receive(params, arrivals[-1], on_text)
             messages = _messages(arrivals)
             params = following_turn(request, asked, params, messages)
-            if params is not None and not price.fits(messages, params, ceiling_usd):
-                return
+            if params is not None:
+                ceiling_usd = price.worst_usd() if ceiling_usd is None else ceiling_usd
+                if not price.fits(messages, params, ceiling_usd):
+                    return
 
     async def _receive(self, params: Params, arrival: Arrival, on_text: OnText | None) -> None:
         """Read one turn to its end, within the time that one may take."""
@@ -219,16 +207,11 @@ class AnthropicClaude:
         if self._client is None:
             raise ClaudeNotConfiguredError
         try:
-            async with self._client.messages.stream(**params) as stream:
-                arrival.is_simulated = SIMULATED_HEADER in stream.response.headers
-                arrival.seen_limits = SeenLimits.from_headers(stream.response.headers)
-                async for event in stream:
-                    if event.type == "message_start":
-                        arrival.message = stream.current_message_snapshot
-                    elif event.type == "message_stop":
-                        arrival.is_complete = True
-                    elif event.type == "text":
-                        yield event.text
+            async with await self._client.messages.create(**params, stream=True) as stream:
+                arrival.begin(stream.response)
+                async for portion in stream.response.aiter_bytes():
+                    for piece in arrival.take(portion, stream.response):
+                        yield piece
         except STREAM_ERRORS as error:
             raise to_claude_error(error) from error
 

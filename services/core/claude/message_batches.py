@@ -18,7 +18,8 @@ from anthropic.types import Message
 from anthropic.types.messages import MessageBatch as SdkBatch
 
 from config.anthropic import AnthropicSettings
-from services.core.claude.anthropic_claude import SIMULATED_HEADER, sdk_client
+from services.core.claude.anthropic_claude import sdk_client
+from services.core.claude.arrival import SIMULATED_HEADER
 from services.core.claude.cost import PriceList
 from services.core.claude.error_map import our_error, to_claude_error
 from services.core.claude.kept import keep_answer
