@@ -5,7 +5,7 @@ from typing import Final
 
 REDACTED: Final = "[redacted]"
 
-SECRET_PATTERNS: Final = (
+_SECRETS: Final = (
     r"sk-ant-[\w-]+",  # Anthropic
     r"(?<=psk_)[0-9A-Za-z]+_[\w-]+",  # ours: psk_<prefix>_<secret>
     r"(?<=pylf_)v\d+_\w+",  # Logfire
@@ -15,13 +15,16 @@ SECRET_PATTERNS: Final = (
 )
 
 _MARKS: Final = ("sk-ant-", "psk_", "pylf_", "bearer ", "basic ", "://")
-"""Each secret has one of these before it or in it; looking for them takes a tenth of the time of the patterns."""
-_SECRET: Final = re.compile("|".join(SECRET_PATTERNS), re.IGNORECASE)
+"""Each secret has one of these before it or in it."""
+_SECRET: Final = re.compile("|".join(_SECRETS), re.IGNORECASE)
+
+
+def may_hold_secret(text: str) -> bool:
+    """Whether the patterns are worth looking for; looking costs a tenth of them."""
+    folded = text.casefold()
+    return any(mark in folded for mark in _MARKS)
 
 
 def scrub(text: str) -> str:
     """The text without keys, tokens and passwords of the kinds that Penstock handles."""
-    folded = text.casefold()
-    if not any(mark in folded for mark in _MARKS):
-        return text
-    return _SECRET.sub(REDACTED, text)
+    return _SECRET.sub(REDACTED, text) if may_hold_secret(text) else text

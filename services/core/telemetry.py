@@ -25,7 +25,6 @@ from config.logfire import LogfireSettings
 from config.sources import environment_variables
 from services import __version__
 from services.core import logs
-from services.core.scrubbing import SECRET_PATTERNS
 from services.core.span_export import HeadSampler, SecretScrubber, create_otlp_processor
 
 _TRACER: Final = trace.get_tracer("penstock")
@@ -92,7 +91,6 @@ def _configure_traces(settings: LogfireSettings, *, service_name: str) -> None:
             inspect_arguments=False,
             add_baggage_to_attributes=False,
             distributed_tracing=True,
-            scrubbing=logfire.ScrubbingOptions(extra_patterns=SECRET_PATTERNS),
             sampling=logfire.SamplingOptions(head=_create_sampler(settings)),
             additional_span_processors=[SecretScrubber(), *exporters],
             advanced=logfire.AdvancedOptions(emit_configuration_span=False),

@@ -33,6 +33,18 @@ socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 """
 
 
+SECRETS = ("key psk_0123456789ab_not-to-be-seen", "redis://penstock:hunter22@redis:6379/0")
+SECRET_SPANS = f"""
+from services.core import telemetry
+telemetry.initialize(service_name="secrets")
+for text in {SECRETS!r}:
+    with telemetry.span("secret"):
+        telemetry.annotate(text=text)
+telemetry.flush(30_000)
+telemetry.shutdown()
+"""
+
+
 @pytest.fixture
 def hanging_url() -> Iterator[str]:
     """An endpoint that accepts connections and never answers."""
@@ -94,6 +106,20 @@ def test_with_a_token_spans_go_to_logfire(processes: Processes, collector: OtlpC
     assert {"x"} == {span.name for span in spans}
     # Logfire's exporter sends again what was not answered in time: on a busy machine a span can come twice.
     assert len({span.span_id for span in spans}) == 2000
+
+
+def test_logfire_does_not_quote_what_it_hides(
+    processes: Processes, collector: OtlpCollector
+) -> None:
+    """Logfire names what it scrubs by the match, so nothing that it looks for may be a secret."""
+    processes.run_python(SECRET_SPANS)
+
+    spans = [span for span in collector.spans if span.service == "secrets"]
+    assert [span.attributes["text"] for span in spans] == [
+        "key psk_[redacted]",
+        "redis://[redacted]@redis:6379/0",
+    ]
+    assert not any("not-to-be-seen" in span.text or "hunter22" in span.text for span in spans)
 
 
 @pytest.mark.parametrize("kind", ["refused", "hanging"])

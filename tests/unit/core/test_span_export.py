@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanKind
 
 from services.core import span_export
 from services.core.span_export import HeadSampler, PausingExporter, SecretScrubber
@@ -35,12 +35,14 @@ def provider(exporter: InMemorySpanExporter) -> TracerProvider:
 def test_secrets_are_removed_from_every_part_of_a_span(
     provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    """Name, attributes, lists, exception messages, stack traces and the status hold no key."""
+    """Name, attributes, lists, links, exception messages, stack traces and the status hold no key."""
     tracer = provider.get_tracer("test")
 
     def fail() -> None:
         attributes = {"url": f"http://x?k={KEY}", "keys": [KEY, "b"], "count": 3}
-        with tracer.start_as_current_span(f"call {KEY}", attributes=attributes):
+        links = [Link(INVALID_SPAN_CONTEXT, {"token": KEY})]
+        with tracer.start_as_current_span(f"call {KEY}", attributes=attributes, links=links) as it:
+            it.add_event(f"asked {KEY}", {"body": {"keys": [{"key": KEY}]}})
             raise ValueError(f"refused {KEY}")
 
     with pytest.raises(ValueError, match="refused"):
@@ -53,7 +55,9 @@ def test_secrets_are_removed_from_every_part_of_a_span(
         "keys": ["[redacted]", "b"],
         "count": 3,
     }
-    assert finished.events[0].attributes["exception.type"] == "ValueError"
+    asked, failed = finished.events
+    assert asked.attributes == {"body": {"keys": [{"key": "[redacted]"}]}}
+    assert failed.attributes["exception.type"] == "ValueError"
 
 
 def test_an_open_span_holds_no_secrets_either(provider: TracerProvider) -> None:
