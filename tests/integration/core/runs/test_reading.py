@@ -8,13 +8,13 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.runs import vitals
 from services.core.runs.encoding import MalformedCursorError
 from services.core.runs.key_records import KeyPrefixTakenError
 from services.core.runs.models import ApiKey, Checkpoint, Email, Failure, NewEmail, Run
 from services.core.runs.states import FailureReason, RunState
 from services.core.runs.store import RunStore
+from services.migrate.engine import create_engine
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import COST, SHAPES, USAGE, accept, claim, pay
 
