@@ -7,6 +7,8 @@ from services.api.deadline import Pulse
 from services.core.runs.models import ApiKey
 from services.core.runs.store import RunStore
 
+GATHER_S = 0.003
+"""Seconds for which more callers may join a look-up, where others asked just before."""
 Lookup = asyncio.Task[ApiKey | None]
 
 
@@ -38,6 +40,7 @@ class KeyLookups:
         this = self._next[prefix]
         if before := self._running.get(prefix):
             await asyncio.wait({before})
+            await asyncio.sleep(GATHER_S)
         self._running[prefix] = this
         del self._next[prefix]
         try:

@@ -1,16 +1,18 @@
 """Log lines: JSON in containers, text on a terminal; who they belong to, and no secrets."""
 
+import asyncio
 import logging
 import logging.config
 import re
 import sys
+from contextlib import nullcontext
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TextIO
 
 from opentelemetry import trace
 from pythonjsonlogger.core import RESERVED_ATTRS
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.json import JsonEncoder, JsonFormatter
 
 from config.logfire import LogfireSettings, LogFormat
 from services.core.scrubbing import scrub
@@ -64,6 +66,11 @@ class JsonLines(JsonFormatter):
 
     def __init__(self) -> None:
         super().__init__([], reserved_attrs=[*RESERVED_ATTRS, *_UNWANTED_EXTRAS])
+        self._encoder = JsonEncoder()  # json.dumps would make one for each line
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """The line."""
+        return self._encoder.encode(log_data)
 
     def add_fields(
         self,
@@ -72,16 +79,27 @@ class JsonLines(JsonFormatter):
         message_dict: dict[str, Any],
     ) -> None:
         """Put our fields first; the parent adds extras and a traceback."""
+        self._begin(log_data, record)
+        super().add_fields(log_data, record, message_dict)
+
+    def _begin(self, log_data: dict[str, Any], record: logging.LogRecord) -> None:
         log_data["time"] = _time_of(record).isoformat(timespec="milliseconds")
         log_data["level"] = record.levelname
         log_data["logger"] = record.name
         log_data["message"] = _ANSI.sub("", record.message)
         log_data.update(log_context())
-        super().add_fields(log_data, record, message_dict)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without secrets wherever in it they were."""
-        return scrub(super().format(record))
+        if record.exc_info or record.exc_text or record.stack_info or isinstance(record.msg, dict):
+            return scrub(super().format(record))
+        # The same, where there is nothing but a message and extras.
+        record.message = record.getMessage()
+        facts = vars(record).items()
+        line: dict[str, Any] = {}
+        self._begin(line, record)
+        line.update((k, v) for k, v in facts if k not in self._skip_fields and k[0] != "_")
+        return scrub(self.jsonify_log_record(line))
 
 
 class TextLines(logging.Formatter):
@@ -99,6 +117,48 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line and its traceback, without secrets."""
         return scrub(super().format(record))
+
+
+class StderrLines(logging.StreamHandler[TextIO]):
+    """Writes lines to stderr: those of one turn of an event loop together, since each write takes as long as a line.
+
+    What is worse than INFO is written at once, with all that is waiting.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._lines: list[str] = []
+        self._written_by: asyncio.AbstractEventLoop | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line."""
+        try:
+            self._lines.append(f"{self.format(record)}{self.terminator}")
+            loop = _running_loop() if record.levelno <= logging.INFO else None
+            if loop is None:
+                self.flush()
+            elif self._written_by is not loop:
+                self._written_by = loop
+                loop.call_soon(self.flush)
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - a line that fails must not fail what it tells of
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        with self.lock or nullcontext():
+            lines, self._lines, self._written_by = self._lines, [], None
+            if lines:
+                self.stream.write("".join(lines))
+            super().flush()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class QuietProbes(logging.Filter):
@@ -137,7 +197,7 @@ def logging_config(settings: LogfireSettings) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": formatter}},
         "filters": {"quiet_probes": {"()": QuietProbes}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "handlers": {"stderr": {"()": StderrLines, "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             # gunicorn and uvicorn set propagate to False and pass on their handlers, so they need their own.

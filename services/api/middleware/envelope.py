@@ -119,7 +119,8 @@ class EnvelopeMiddleware:
             "status": status,
             "ms": round(seconds * 1000, 1),
         }
-        logger.info("%(method)s %(route)s %(status)s %(ms)s ms", facts, extra=facts)
+        if logger.isEnabledFor(logging.INFO):
+            logger.handle(_line(facts))
 
 
 def _id_of(headers: Mapping[bytes, bytes]) -> str:
@@ -130,6 +131,14 @@ def _id_of(headers: Mapping[bytes, bytes]) -> str:
             return text
     made: str = uuid_utils.compat.uuid7().hex
     return made
+
+
+def _line(facts: dict[str, object]) -> logging.LogRecord:
+    """As logger.info makes it, which first looks for its caller in the stack."""
+    text = "%(method)s %(route)s %(status)s %(ms)s ms"
+    return logger.makeRecord(
+        logger.name, logging.INFO, __file__, 0, text, (facts,), None, extra=facts
+    )
 
 
 def _without_body(send: Send) -> Send:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from pydantic import Field, StringConstraints, TypeAdapter
+from pydantic_core import from_json
 
 from services.api.admission import check_input, find_pipeline, require_claude
 from services.api.auth import BEARER, JSON, Caller, KeyedRoute, get_caller
@@ -104,7 +105,7 @@ class _CreateRunRoute(KeyedRoute):
         keys = request.headers.getlist(IDEMPOTENCY_HEADER)
         try:
             idempotency_key = _KEYS.validate_python(keys)
-            body = CreateRun.model_validate(await request.json())
+            body = CreateRun.model_validate(from_json(await request.body()))
         except (ValueError, RecursionError):
             return None
         run = await _accept(request, body, idempotency_key[0] if idempotency_key else None)

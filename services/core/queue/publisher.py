@@ -33,6 +33,8 @@ class HintPublisher:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._waking = 0
+        """Ordinary hints that wait for the thread."""
         self._outbox: Outbox[tuple[TaskName, _Hint]] = Outbox(
             "hints", self._publish, busy_share=BUSY_SHARE
         )
@@ -44,10 +46,15 @@ class HintPublisher:
     def hint(self, run_id: UUID, *, is_isolated: bool = False) -> None:
         """Queue a hint and return at once; it carries the caller's trace context.
 
-        Dropped if too many wait, or if Redis does not take it: the next sweep hints again.
+        Dropped if enough wait, all of which will wake a worker after this, or if Redis does not take it: the next sweep
+        hints again.
         """
-        task = TaskName.EXECUTE_ISOLATED_RUN if is_isolated else TaskName.EXECUTE_RUN
-        self._outbox.put((task, _Hint(run_id, copy_context())))
+        if is_isolated:
+            self._outbox.put((TaskName.EXECUTE_ISOLATED_RUN, _Hint(run_id, copy_context())))
+        elif self._waking < WAKE_UPS_PER_FLUSH and self._outbox.put(
+            (TaskName.EXECUTE_RUN, _Hint(run_id, copy_context()))
+        ):
+            self._waking += 1
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send what waits, within the timeout."""
@@ -55,6 +62,7 @@ class HintPublisher:
 
     def _publish(self, hints: list[tuple[TaskName, _Hint]]) -> None:
         """Send a few messages for all ordinary runs together, and one for each suspect run."""
+        self._waking = 0
         ordinary = [hint for task, hint in hints if task is TaskName.EXECUTE_RUN]
         suspects = {hint.run_id: hint for task, hint in hints if task is not TaskName.EXECUTE_RUN}
         with self._app.producer_pool.acquire(block=True) as producer:
@@ -62,6 +70,8 @@ class HintPublisher:
             self._send(producer, TaskName.EXECUTE_ISOLATED_RUN, list(suspects.values()))
 
     def _send(self, producer: Producer, task: TaskName, hints: list[_Hint]) -> None:
+        if not hints:
+            return
         room = FULL_QUEUE - queue_depth(producer, QUEUE_OF_TASK[task])
         for hint in hints[: max(0, room)]:
             hint.context.run(

@@ -29,7 +29,7 @@ def encode_json(value: Any) -> str:
         ValueError: NaN or infinity, which JSON does not have.
         TypeError: Something that is not JSON at all.
     """
-    encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_encode_scalar)
+    encoded = _ENCODER.encode(value)
     if r"\u0000" in encoded:  # hardly ever, and the pattern is slow
         encoded = ESCAPED_NUL.sub(rf"\1{REPLACEMENT}", encoded)
     return storable_text(encoded)
@@ -48,6 +48,10 @@ def _encode_scalar(value: Any) -> str:
         return value.hex()
     message = f"{type(value).__name__} is not JSON"
     raise TypeError(message)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_scalar)
+"""json.dumps would make one each time."""
 
 
 def encode_cursor(*, id: UUID, at: datetime | None = None) -> str:  # noqa: A002 - the column's name
