@@ -33,15 +33,10 @@ from services.core.claude.protocol import (
     Json,
     OnText,
 )
+from services.core.claude.sdk_clients import SdkClients
 from services.core.claude.turns import CallPrice, following_turn
 from services.core.errors import ClaudeError, ClaudeNotConfiguredError
 
-SIMULATOR_KEY = "sk-simulator"
-"""The simulator takes any key; a real one is never sent to it."""
-
-IDLE_CONNECTIONS = 20
-"""Connections kept for the next calls. The pool looks at each of them, with a system call, whenever a call begins or
-ends: after a thousand calls at once that was a third of a worker's CPU time."""
 # ValueError, LookupError and TypeError are of a stream that is not the API's: broken JSON, or a piece of a
 # block that never began.
 STREAM_ERRORS = (anthropic.APIError, httpx2.HTTPError, ValueError, LookupError, TypeError)
@@ -66,7 +61,9 @@ class AnthropicClaude:
         self._settings = settings
         self._prices = PriceList(fallback_model=settings.fallback_price_model)
         self._experience = Experience()
-        self._client = sdk_client(settings, http_client) if settings.is_configured else None
+        self._clients = (
+            SdkClients(settings, http_client=http_client) if settings.is_configured else None
+        )
 
     async def ask(
         self,
@@ -77,11 +74,11 @@ class AnthropicClaude:
         ceiling_usd: Decimal | None = None,
     ) -> ClaudeReply[Answer]:
         """Get an answer of the given type; see services.core.claude.protocol.Claude.ask."""
-        if self._client is None:
+        if self._clients is None:
             raise ClaudeNotConfiguredError
         params = self._params(request, answer_type)
         arrivals: list[Arrival] = []
-        with chat_span(request, model=params["model"], server=self._client.base_url.host):
+        with chat_span(request, model=params["model"], server=self._clients.first.base_url.host):
             try:
                 await self._converse(request, params, arrivals, on_text, ceiling_usd)
                 answer = read_answer(_messages(arrivals), answer_type)
@@ -145,12 +142,12 @@ class AnthropicClaude:
 
     async def count_tokens(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> int:
         """The input's tokens; see services.core.claude.protocol.Claude.count_tokens."""
-        if self._client is None:
+        if self._clients is None:
             raise ClaudeNotConfiguredError
         params = count_params(self._params(request, answer_type))
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                counted = await self._client.messages.count_tokens(**params)
+                counted = await self._clients.first.messages.count_tokens(**params)
         except TimeoutError as error:
             raise our_error("timeout", "Claude did not count the tokens in time") from error
         except STREAM_ERRORS as error:
@@ -159,8 +156,8 @@ class AnthropicClaude:
 
     async def aclose(self) -> None:
         """Close the connections; calls under way fail."""
-        if self._client is not None:
-            await self._client.close()
+        if self._clients is not None:
+            await self._clients.aclose()
 
     def _params(self, request: ClaudeRequest, answer_type: type[BaseModel]) -> Params:
         return message_params(request, answer_type, request.model or self._settings.model)
@@ -204,10 +201,13 @@ class AnthropicClaude:
 
     async def _pieces(self, params: Params, arrival: Arrival) -> AsyncGenerator[str]:
         """Yield a turn's text as it streams in, and note in `arrival` what it belongs to."""
-        if self._client is None:
+        if self._clients is None:
             raise ClaudeNotConfiguredError
         try:
-            async with await self._client.messages.create(**params, stream=True) as stream:
+            async with (
+                self._clients.client() as client,
+                await client.messages.create(**params, stream=True) as stream,
+            ):
                 arrival.begin(stream.response)
                 async for portion in stream.response.aiter_bytes():
                     for piece in arrival.take(portion, stream.response):
@@ -255,29 +255,3 @@ def _messages(arrivals: list[Arrival]) -> list[Message]:
     if len(messages) < len(arrivals):
         raise unseen_end("cut", "The answer ended before its end")
     return messages
-
-
-def sdk_client(
-    settings: AnthropicSettings, http_client: httpx2.AsyncClient | None
-) -> anthropic.AsyncAnthropic:
-    """The SDK's client: no retries, since the record owns them."""
-    timeout = httpx2.Timeout(settings.timeout_s, connect=settings.connect_timeout_s)
-    limits = httpx2.Limits(
-        max_connections=settings.max_connections, max_keepalive_connections=IDLE_CONNECTIONS
-    )
-    if settings.is_simulated:
-        api_key, base_url = SIMULATOR_KEY, settings.simulator_url
-    else:
-        api_key = settings.api_key.get_secret_value() if settings.api_key else ""
-        base_url = settings.base_url
-    client = anthropic.AsyncAnthropic(
-        api_key=api_key,
-        base_url=base_url,
-        timeout=timeout,
-        max_retries=0,
-        open_telemetry={"traces": False},  # ours is in chat_span.py
-        http_client=http_client
-        or anthropic.DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
-    )
-    _ = client.messages.batches  # imports what calls need, before a call waits for it
-    return client

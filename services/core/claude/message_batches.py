@@ -18,13 +18,13 @@ from anthropic.types import Message
 from anthropic.types.messages import MessageBatch as SdkBatch
 
 from config.anthropic import AnthropicSettings
-from services.core.claude.anthropic_claude import sdk_client
 from services.core.claude.arrival import SIMULATED_HEADER
 from services.core.claude.cost import PriceList
 from services.core.claude.error_map import our_error, to_claude_error
 from services.core.claude.kept import keep_answer
 from services.core.claude.outcomes import BATCH_RESULTS, OURS, Follow, follow_of, outcome_of_error
 from services.core.claude.protocol import Json
+from services.core.claude.sdk_clients import sdk_client
 from services.core.errors import ClaudeError, ClaudeNotConfiguredError, MessageBatchInDoubtError
 from services.core.usage import Usage
 

@@ -11,10 +11,10 @@ import gc
 from services.worker import boot
 print(gc.isenabled())
 boot.end()
-print(gc.isenabled(), gc.get_freeze_count() > 1_000)
+print(gc.isenabled(), gc.get_freeze_count() > 1_000, gc.get_threshold() == boot.THRESHOLDS)
 """
     command = [sys.executable, "-c", code]
 
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
-    assert output.split() == ["False", "True", "True"]
+    assert output.split() == ["False", "True", "True", "True"]
