@@ -42,8 +42,10 @@ def _due_of(key: str, priority: str, *, limit: str, condition: str = "true") -> 
 
 
 def _first(condition: str) -> str:
-    """The first run in runs_due_by_key of those that meet a condition: of the first key, and there of
-    the highest priority, the earliest; and whether it is due."""
+    """The run that is the first in runs_due_by_key of those that meet a condition; whether it is due.
+
+    It is of the first of their keys, of its highest priority, and there the earliest.
+    """
     return f"""SELECT key_id, priority, id, next_at, {FITTING} AS is_due FROM runs
                    WHERE {QUEUED} AND {condition}
                    ORDER BY key_id, priority DESC, next_at LIMIT 1"""  # noqa: S608 - constants of this module
