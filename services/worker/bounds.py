@@ -21,13 +21,15 @@ class TookTooLongError(Exception):
     """The time is up."""
 
 
-async def run_within(limit_s: float, call: Callable[[], Awaitable[Result]], *, what: str) -> Result:
+async def run_within(
+    limit_s: float, call: Callable[[], Awaitable[Result]], *, what: object
+) -> Result:
     """The result of a call that gets no more than its time, also if it swallows its cancellation.
 
     Args:
         limit_s: Seconds that it may take; without any left it is not made.
         call: Runs in a task of its own, and in the caller's context.
-        what: Names the call in the log.
+        what: Names the call in the log, where it is turned into text.
 
     Raises:
         TookTooLongError: It had not ended in time.
@@ -62,7 +64,7 @@ async def _contain(call: Callable[[], Awaitable[Result]]) -> Result:
         raise StepExitError from error
 
 
-async def _end(task: "asyncio.Task[Any]", what: str) -> None:
+async def _end(task: "asyncio.Task[Any]", what: object) -> None:
     """Cancel a task; one that goes on all the same is never stepped again."""
     task.cancel()
     try:

@@ -72,6 +72,10 @@ class _Try:
         """How many tries of the step have failed, if this one does: only these are bounded."""
         return self.lease.step_attempts.get(self.step.name, 0) + 1
 
+    def __str__(self) -> str:
+        """What the log calls it."""
+        return f"step {self.step.name} of run {self.lease.run_id}"
+
 
 class RunExecutor:
     """Executes runs; holds nothing of any of them."""
@@ -169,24 +173,27 @@ class RunExecutor:
             attempt = await self._go_on(lease, Checkpoint(step.name, value), following)
             if lease.is_on_probation:
                 return Cleared()
-        last = self._new_try(lease, pipeline.steps[-1], 1, math.inf)  # all is done and paid for
+        last = self._new_try(lease, pipeline.steps[-1], 1, run_ends_at_s)
         return await self._end(last, pipeline, value)
 
     async def _finish(self, last: _Try, pipeline: Pipeline[Any], output: Json) -> Ending:
         """What follows from the last step's output, which is not recorded yet."""
-        ending = await self._end(replace(last, run_ends_at_s=math.inf), pipeline, output)
+        ending = await self._end(last, pipeline, output, last_step=last.step.name)
         if isinstance(ending, Succeeded):
-            return replace(ending, last_step=last.step.name)
+            return ending
         checkpoint = Checkpoint(last.step.name, output)
         await until_store_answers(partial(self._store.record_checkpoint, last.lease, checkpoint))
         return ending
 
-    async def _end(self, last: _Try, pipeline: Pipeline[Any], output: Json) -> Ending:
+    async def _end(
+        self, last: _Try, pipeline: Pipeline[Any], output: Json, *, last_step: str | None = None
+    ) -> Ending:
         """What follows from the run's output."""
         if pipeline.email_of is None:
-            return Succeeded(output, None)
+            return Succeeded(output, None, last_step)
         ending = await self._within_bounds(
-            last, partial(_succeed, pipeline, pipeline.email_of, output)
+            replace(last, run_ends_at_s=math.inf),  # all is done and paid for
+            partial(_succeed, pipeline, pipeline.email_of, output, last_step),
         )
         if isinstance(ending, Retrying):
             # What makes the email is pure: it would fail in the same way for ever.
@@ -211,8 +218,11 @@ class RunExecutor:
             await current.text.flush()  # so that it comes before what follows in the record
         finally:
             current.text.close()
-        book = current.book
-        telemetry.annotate(attempt=current.attempt, cost_usd=book.cost_usd, **asdict(book.usage))
+        if telemetry.is_recording():  # taking the usage apart costs more than the rest of this
+            book = current.book
+            telemetry.annotate(
+                attempt=current.attempt, cost_usd=book.cost_usd, **asdict(book.usage)
+            )
         return output
 
     def _new_try(self, lease: Lease, step: Step, attempt: int, run_ends_at_s: float) -> _Try:
@@ -247,9 +257,8 @@ class RunExecutor:
     ) -> Result | _Stopped:
         """What the call gives, or what follows from its error or from taking too long."""
         step_s, run_s = self._limits.step_s, current.run_ends_at_s - monotonic_s()
-        what = f"step {current.step.name} of run {current.lease.run_id}"
         try:
-            return await run_within(min(step_s, run_s), call, what=what)
+            return await run_within(min(step_s, run_s), call, what=current)
         except LeaseLostError:
             raise
         except CallParkedError as parked:
@@ -284,7 +293,10 @@ class RunExecutor:
 
 
 async def _succeed(
-    pipeline: Pipeline[Any], email_of: Callable[[Any], EmailDraft], output: Json
+    pipeline: Pipeline[Any],
+    email_of: Callable[[Any], EmailDraft],
+    output: Json,
+    last_step: str | None,
 ) -> Succeeded:
     """The run's output and the email that it stands for."""
     draft = email_of(pipeline.output_type.model_validate(output))
@@ -295,7 +307,7 @@ async def _succeed(
         body=draft.body,
         metadata=draft.metadata,
     )
-    return Succeeded(output, email)
+    return Succeeded(output, email, last_step)
 
 
 def _fail(current: _Try, reason: FailureReason, message: str, forgotten: Forgotten = ()) -> Failed:

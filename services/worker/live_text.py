@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import Context
+from functools import cached_property
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -71,13 +72,18 @@ class TryText:
     def __init__(
         self, sender: "TextSender", run_id: UUID, *, fence: int, step: str, attempt: int
     ) -> None:
-        self.channel = channel_of(sender.db, run_id)
         self.calls: list[CallText] = []
         self.is_sent = asyncio.Event()
         self.is_sent.set()
         self.is_closed = False
         self._sender = sender
+        self._run_id = run_id
         self._fence, self._step, self._attempt = fence, step, attempt
+
+    @cached_property
+    def channel(self) -> str:
+        """Where those who watch the run listen; most steps of a short run have nothing to say."""
+        return channel_of(self._sender.db, self._run_id)
 
     def new_call(self) -> OnText:
         """Takes the text of one more call, piece by piece."""
@@ -94,7 +100,7 @@ class TryText:
 
     async def flush(self) -> None:
         """Wait until all is sent, if Redis is well, and for a tenth of a second at most."""
-        if self._sender.is_failing:
+        if self._sender.is_failing or self.is_sent.is_set():
             return
         self._sender.hurry()
         with suppress(TimeoutError):

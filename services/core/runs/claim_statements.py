@@ -32,12 +32,22 @@ def _number_of(key: str, *, by_key: str) -> str:
     return f"CAST({by_key} ->> CAST({key} AS text) AS bigint)"
 
 
-def _due_of(key: str, priority: str, *, limit: str) -> str:
+def _due_of(key: str, priority: str, *, limit: str, condition: str = "true") -> str:
     """The due runs of a lane: a key and one of its priorities. A range of runs_due_by_key."""
     return f"""SELECT id, next_at FROM runs
-                   WHERE {QUEUED} AND key_id = {key} AND priority = {priority}
+                   WHERE {condition} AND {QUEUED} AND key_id = {key} AND priority = {priority}
                      AND {FITTING}
                    ORDER BY next_at LIMIT {limit}"""  # noqa: S608 - constants of this module
+
+
+def _first(condition: str) -> str:
+    """The run that is the first in runs_due_by_key of those that meet a condition; whether it is due.
+
+    It is of the first of their keys, of its highest priority, and there the earliest.
+    """
+    return f"""SELECT key_id, priority, id, next_at, {FITTING} AS is_due FROM runs
+                   WHERE {QUEUED} AND {condition}
+                   ORDER BY key_id, priority DESC, next_at LIMIT 1"""  # noqa: S608 - constants of this module
 
 
 def _below(lane: str) -> str:
@@ -55,10 +65,13 @@ def _gathered(due: str) -> str:
 
 
 LANE = f"""lane AS (
-            SELECT key_id, priority, found.id, found.next_at
+            SELECT key_id, priority,
+                   CASE WHEN is_due THEN queued_key.id ELSE found.id END AS id,
+                   CASE WHEN is_due THEN queued_key.next_at ELSE found.next_at END AS next_at
               FROM queued_key LEFT JOIN LATERAL (
-                  {_due_of("queued_key.key_id", "queued_key.priority", limit="1")}
-                  ) AS found ON true
+                  {
+    _due_of("queued_key.key_id", "queued_key.priority", limit="1", condition="NOT is_due")
+}) AS found ON true
             UNION ALL
             SELECT lane.key_id, lower.priority, found.id, found.next_at
               FROM lane CROSS JOIN LATERAL (
@@ -67,7 +80,8 @@ LANE = f"""lane AS (
                   {_due_of("lane.key_id", "lower.priority", limit="1")}) AS found ON true
              WHERE lane.id IS NULL)"""  # noqa: S608 - constants of this module
 """From each queued_key's highest priority down to the first lane (key and priority) in which a run is
-due, and that run; without one, if it is the key's last."""
+due, and that run; without one, if it is the key's last. Mostly that is the run that is the key's
+first in the index anyway, and then the lane is not looked at."""
 
 # A plan takes longer to make than to execute, so one is made per connection, and kept. Made while
 # the table was small it would read all of it for each key, or join it to everything, when it is
@@ -80,6 +94,7 @@ BEGIN_CLAIM = statement(
            set_config('enable_mergejoin', 'off', true),
            set_config('enable_hashagg', 'off', true),
            set_config('enable_sort', 'off', true),
+           set_config('enable_material', 'off', true),
            set_config('plan_cache_mode', 'force_generic_plan', true),
            EXISTS (SELECT FROM api_keys WHERE max_running IS NOT NULL) AS has_limits
     """
@@ -98,11 +113,9 @@ LOCK_LIMITED_KEYS = statement(
               FROM api_keys, at_work
              WHERE max_running IS NOT NULL),
         queued_key AS (
-            SELECT limited.id AS key_id, highest.priority
+            SELECT highest.*
               FROM limited CROSS JOIN LATERAL (
-                  SELECT priority FROM runs
-                   WHERE {QUEUED} AND key_id = limited.id
-                   ORDER BY priority DESC LIMIT 1) AS highest
+                  {_first("key_id = limited.id")}) AS highest
              WHERE running < max_running),
         {LANE},
         counted AS MATERIALIZED (
@@ -214,15 +227,11 @@ CLAIM_DUE_RUNS = _claim(
     f"""
         {AT_WORK},
         queued_key AS (
-            (SELECT key_id, priority FROM runs
-              WHERE {QUEUED}
-              ORDER BY key_id, priority DESC LIMIT 1)
+            ({_first("true")})
             UNION ALL
-            SELECT following.key_id, following.priority
+            SELECT following.*
               FROM queued_key CROSS JOIN LATERAL (
-                  SELECT key_id, priority FROM runs
-                   WHERE {QUEUED} AND key_id > queued_key.key_id
-                   ORDER BY key_id, priority DESC LIMIT 1) AS following),
+                  {_first("key_id > queued_key.key_id")}) AS following),
         {LANE},
         contender AS MATERIALIZED (
             SELECT lane.*,

@@ -144,11 +144,13 @@ FINISH_RUNS = _fenced(
         UPDATE runs
            SET state = :finish_target, output = item.output, finished_at = now(),
                lease_owner = NULL, lease_until = NULL,
-               event_seq = event_seq + 1 + (done.name IS NOT NULL)::integer,
+               event_seq = event_seq + 1 + (runs.id IN (SELECT run_id FROM done))::integer,
                :free_calls_of_runs
-          FROM held JOIN item USING (run_id) LEFT JOIN done USING (run_id)
+          FROM held JOIN item USING (run_id)
          WHERE runs.id = held.run_id
-     RETURNING runs.id AS run_id, runs.key_id, runs.event_seq, done.name AS done),
+     RETURNING runs.id AS run_id, runs.key_id, runs.event_seq,
+               -- A join would compare each run with each: few rows are expected of a CTE.
+               CASE WHEN runs.id IN (SELECT run_id FROM done) THEN item.step END AS done),
     stored AS (
         INSERT INTO emails (id, run_id, key_id, template_type, subject, body, metadata)
         SELECT email_id, run_id, key_id, template_type, subject, body, email_metadata
