@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, Status, TraceState
@@ -14,7 +14,8 @@ from opentelemetry.util.types import Attributes
 from typing_extensions import override
 
 from services.core.clock import monotonic_s
-from services.core.scrubbing import may_hold_secret, scrub
+from services.core.open_spans import is_pending
+from services.core.scrubbing import REDACTED, may_hold_secret, names_secret, scrub
 
 EXPORT_TIMEOUT_S: Final = 3.0
 EXPORT_PAUSE_S: Final = 30.0
@@ -27,7 +28,17 @@ _LOGGER: Final = logging.getLogger(__name__)
 def create_otlp_processor() -> SpanProcessor:
     """Sends spans in batches to the backend that the OTEL_EXPORTER_OTLP_* variables name."""
     exporter = PausingExporter(OTLPSpanExporter(timeout=EXPORT_TIMEOUT_S))
-    return BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MS)
+    return _OtlpProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MS)
+
+
+class _OtlpProcessor(BatchSpanProcessor):
+    """Pending spans mean something to Logfire only."""
+
+    @override
+    def on_end(self, span: ReadableSpan) -> None:
+        """Have the span sent."""
+        if not is_pending(span):
+            super().on_end(span)
 
 
 class HeadSampler(Sampler):
@@ -63,17 +74,11 @@ class HeadSampler(Sampler):
 
 
 class SecretScrubber(SpanProcessor):
-    """Removes secrets by their form from all of a span; Logfire's scrubbing goes by names, and spares messages and URLs.
+    """Removes secrets from all of a span: by their form, and what has the name of one.
 
-    The patterns are none of Logfire's: it says why it scrubbed something by quoting the match.
+    In place of Logfire's scrubbing, which goes by words, spares messages and URLs, says why it scrubbed something by
+    quoting the match, and takes a tenth of all that a span costs.
     """
-
-    @override
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Clean what a backend may show while the span is open."""
-        for key, value in (span.attributes or {}).items():
-            if (clean := _scrub_value(value)) != value:
-                span.set_attribute(key, clean)
 
     @override
     def on_end(self, span: ReadableSpan) -> None:
@@ -89,9 +94,9 @@ class SecretScrubber(SpanProcessor):
 
 
 def _text_of(span: ReadableSpan) -> str:
-    """All text of a span, to look at once: few spans have anything that is worth a second look."""
-    events = [(event.name, dict(event.attributes or {})) for event in span.events]
-    links = [dict(link.attributes or {}) for link in span.links]
+    """All names and values of a span, to look at together: few spans have anything that is worth a second look."""
+    events = [(event.name, event.attributes) for event in span.events]
+    links = [link.attributes for link in span.links]
     return str((span.name, span.attributes, events, links, span.status.description))
 
 
@@ -107,7 +112,10 @@ def _scrub_value(value: Any) -> Any:
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):
-        return {key: _scrub_value(item) for key, item in value.items()}
+        return {
+            key: REDACTED if names_secret(key) else _scrub_value(item)
+            for key, item in value.items()
+        }
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [_scrub_value(item) for item in value]
     return value

@@ -4,17 +4,20 @@ Nothing leaves the machine unless LOGFIRE_TOKEN (Logfire) or OTEL_EXPORTER_OTLP_
 Spans carry names, ids, sizes and times; prompts and answers only with LOGFIRE_CAPTURE_CONTENT, see record_content().
 """
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import Token
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final
 
 import logfire
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -25,6 +28,7 @@ from config.logfire import LogfireSettings
 from config.sources import environment_variables
 from services import __version__
 from services.core import logs
+from services.core.open_spans import OpenSpans
 from services.core.span_export import HeadSampler, SecretScrubber, create_otlp_processor
 
 _TRACER: Final = trace.get_tracer("penstock")
@@ -75,7 +79,11 @@ def is_initialized() -> bool:
 
 def _configure_traces(settings: LogfireSettings, *, service_name: str) -> None:
     token = settings.token.get_secret_value() if settings.token else None
-    exporters = [create_otlp_processor()] if settings.otlp_endpoint else []
+    processors: list[SpanProcessor] = [SecretScrubber()]
+    if token:
+        processors.append(OpenSpans(_TRACER))
+    if settings.otlp_endpoint:
+        processors.append(create_otlp_processor())
     # Logfire would add exporters of its own for OTEL_EXPORTER_OTLP_ENDPOINT; with a dead endpoint each batch of
     # those waits for 10 s, also while a process ends. Ours gives up sooner, see span_export.py.
     with environment_variables(OTEL_TRACES_EXPORTER="none", OTEL_LOGS_EXPORTER="none"):
@@ -91,8 +99,9 @@ def _configure_traces(settings: LogfireSettings, *, service_name: str) -> None:
             inspect_arguments=False,
             add_baggage_to_attributes=False,
             distributed_tracing=True,
+            scrubbing=False,
             sampling=logfire.SamplingOptions(head=_create_sampler(settings)),
-            additional_span_processors=[SecretScrubber(), *exporters],
+            additional_span_processors=processors,
             advanced=logfire.AdvancedOptions(emit_configuration_span=False),
         )
 
@@ -191,20 +200,33 @@ def span(
     logged: dict[str, Any] = {key: named[key] for key in _LOGGED_ATTRIBUTES if key in named}
     if not is_recording():
         return _Unrecorded(parent, logged)
-    return _recorded(name, parent, named, logged)
+    start = functools.partial(_TRACER.start_span, name, parent, attributes=_to_attributes(named))
+    return _Recorded(start, logged)
 
 
-@contextmanager
-def _recorded(
-    name: str, parent: otel_context.Context | None, named: dict[str, Any], logged: dict[str, Any]
-) -> Iterator[trace.Span]:
-    with (
-        logs.bound(**logged),
-        _TRACER.start_as_current_span(
-            name, context=parent or otel_context.get_current(), attributes=_to_attributes(named)
-        ) as current,
-    ):
-        yield current
+class _Recorded(AbstractContextManager[trace.Span]):
+    """A span that is current within the block; a class, and not a generator, as each step goes through here."""
+
+    __slots__ = ("_bound", "_current", "_start")
+
+    def __init__(self, start: Callable[[], trace.Span], logged: dict[str, Any]) -> None:
+        self._start = start
+        self._bound = logs.bound(**logged)
+        self._current: AbstractContextManager[trace.Span] = nullcontext(trace.INVALID_SPAN)
+
+    def __enter__(self) -> trace.Span:
+        self._bound.__enter__()
+        self._current = trace.use_span(self._start(), end_on_exit=True)
+        return self._current.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._current.__exit__(kind, error, traceback)
+        self._bound.__exit__(None, None, None)
 
 
 class _Unrecorded(AbstractContextManager[trace.Span]):

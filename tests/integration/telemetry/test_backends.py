@@ -45,6 +45,17 @@ telemetry.shutdown()
 """
 
 
+HANGING_SPAN = """
+import os, time
+from services.core import open_spans, telemetry
+open_spans.TOLD_AFTER_S = 0.5
+telemetry.initialize(service_name="sample")
+with telemetry.span("hangs"):
+    time.sleep(4)
+    os.kill(os.getpid(), 9)
+"""
+
+
 @pytest.fixture
 def hanging_url() -> Iterator[str]:
     """An endpoint that accepts connections and never answers."""
@@ -120,6 +131,22 @@ def test_logfire_does_not_quote_what_it_hides(
         "redis://[redacted]@redis:6379/0",
     ]
     assert not any("not-to-be-seen" in span.text or "hunter22" in span.text for span in spans)
+
+
+def test_a_span_that_hangs_is_seen_while_it_does(
+    processes: Processes, collector: OtlpCollector
+) -> None:
+    """Logfire is told of it even if its process never gets to end it; a collector is not."""
+    for service, variables in (
+        ("told", {"LOGFIRE_TOKEN": "pylf_v1_us_0123456789", "LOGFIRE_BASE_URL": collector.url}),
+        ("untold", {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}),
+    ):
+        both = {"OTEL_EXPORTER_OTLP_ENDPOINT": ""} | variables
+        processes.run_python(HANGING_SPAN.replace("sample", service), **both)
+
+    (pending,) = (span for span in collector.spans if span.service in ("told", "untold"))
+    assert (pending.service, pending.name) == ("told", "hangs")
+    assert pending.attributes["logfire.span_type"] == "pending_span"
 
 
 @pytest.mark.parametrize("kind", ["refused", "hanging"])
