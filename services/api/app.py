@@ -25,8 +25,8 @@ from services.api.full_disk import FullDisk
 from services.api.http_metrics import HttpMetrics
 from services.api.key_lookups import KeyLookups
 from services.api.middleware.envelope import EnvelopeMiddleware, silence_server_log
-from services.api.middleware.quick_way import QuickWayMiddleware
 from services.api.openapi import describe_api
+from services.api.quick_way import QuickWayMiddleware
 from services.api.redis_probe import RedisProbe
 from services.api.routes import (
     batches,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +225,11 @@ async def test_nothing_that_was_accepted_is_missing_after_a_freeze(
 
     async def be_a_client(number: int) -> list[UUID]:
         async with client_of(api.server, key) as http:
-            return [await order(http, f"order-{number}-{count}") for count in range(20)]
+            return [await paced(order(http, f"order-{number}-{count}")) for count in range(20)]
+
+    async def paced(ordering: Awaitable[UUID]) -> UUID:
+        await asyncio.sleep(0.1)  # else all are accepted before the first freeze
+        return await ordering
 
     clients = [asyncio.create_task(be_a_client(number)) for number in range(20)]
     for _ in range(2):

@@ -1,5 +1,7 @@
 """Log lines say whose they are, in JSON or text, and hold no secrets."""
 
+import asyncio
+import io
 import json
 import logging
 import sys
@@ -138,3 +140,80 @@ def test_debug_shows_what_is_otherwise_left_out() -> None:
 
     assert usual["celery.app.trace"]["level"] == "WARNING"
     assert debugging["celery.app.trace"]["level"] == "DEBUG"
+
+
+class Writes(io.StringIO):
+    """Notes each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[str] = []
+
+    def write(self, text: str) -> int:
+        """Note it."""
+        self.all.append(text)
+        return len(text)
+
+
+def _handler() -> tuple[logs.StderrLines, list[str]]:
+    """A handler, and what it writes, write by write."""
+    handler, writes = logs.StderrLines(), Writes()
+    handler.setStream(writes)
+    return handler, writes.all
+
+
+def _line(message: str, level: int = logging.INFO) -> logging.LogRecord:
+    return logging.LogRecord("services.x", level, __file__, 1, message, (), None)
+
+
+async def test_lines_of_one_turn_of_the_loop_are_one_write() -> None:
+    """Under load a write takes as long as a line; none waits longer than the turn."""
+    handler, written = _handler()
+    for name in ("a", "b"):
+        handler.handle(_line(name))
+    assert written == []
+    await asyncio.sleep(0)
+    handler.handle(_line("c"))
+    await asyncio.sleep(0)
+
+    assert written == ["a\nb\n", "c\n"]
+
+
+async def test_what_is_worse_is_written_at_once_and_in_order() -> None:
+    """It may be the last that the process says."""
+    handler, written = _handler()
+    handler.handle(_line("a"))
+    handler.handle(_line("b", logging.WARNING))
+
+    assert written == ["a\nb\n"]
+
+
+def test_without_a_loop_each_line_is_written_at_once() -> None:
+    """In a thread, and before and after a loop; what a loop left behind is written at the end."""
+    handler, written = _handler()
+    handler.handle(_line("a"))
+
+    async def tell_and_end() -> None:
+        handler.handle(_line("b"))
+        asyncio.get_running_loop().stop()
+
+    loop = asyncio.new_event_loop()
+    telling = loop.create_task(tell_and_end())
+    loop.run_forever()
+    assert telling.done()
+    handler.handle(_line("c"))
+    handler.close()
+    loop.close()
+
+    assert "".join(written) == "a\nb\nc\n"
+
+
+def test_a_plain_line_is_written_as_any_other() -> None:
+    """The quick way makes the same line as the library."""
+    record = _record("took %d ms", 7, status=202, data="no", _own="no")
+    slow = _record("took %d ms", 7, status=202, data="no", _own="no")
+    slow.created, slow.stack_info = record.created, "stack"
+
+    expected = _parse(slow)
+    assert expected.pop("stack_info") == "stack"
+    assert list(expected.items()) == list(_parse(record).items())

@@ -1,0 +1,78 @@
+"""Hints: few for many runs, one for each suspect, and none for nothing."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.core.queue import publisher
+from services.core.queue.publisher import WAKE_UPS_PER_FLUSH, HintPublisher
+
+
+class RecordingApp:
+    """Stands for Celery: notes what is sent, and lets nothing go before it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, UUID]] = []
+        self.may_send = threading.Event()
+
+    @property
+    def producer_pool(self) -> "RecordingApp":
+        """Where producers come from."""
+        return self
+
+    @contextmanager
+    def acquire(self, *, block: bool) -> Iterator[None]:
+        """A producer."""
+        assert block
+        self.may_send.wait(5)
+        yield
+
+    def send_task(self, task: str, *, kwargs: dict[str, Any], **_: object) -> None:
+        """Note it."""
+        self.sent.append((task, UUID(kwargs["run_id"])))
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> RecordingApp:
+    """A queue with room."""
+    monkeypatch.setattr(publisher, "queue_depth", lambda *_: 0)
+    return RecordingApp()
+
+
+def test_a_burst_is_a_few_hints_and_suspects_have_their_own(app: RecordingApp) -> None:
+    """What would not be sent is not kept, whatever else waits."""
+    hints = HintPublisher(app)  # type: ignore[arg-type]  # it has what is used
+    runs, suspects = [uuid4() for _ in range(50)], [uuid4() for _ in range(10)]
+
+    for run_id in runs:
+        hints.hint(run_id)
+    for run_id in suspects:
+        hints.hint(run_id, is_isolated=True)
+    app.may_send.set()
+    hints.close()
+
+    sent = [run_id for task, run_id in app.sent if task == "runs.execute"]
+    assert 1 <= len(sent) <= 2 * WAKE_UPS_PER_FLUSH
+    assert set(sent) <= set(runs)
+    assert sorted(suspects) == sorted(run_id for task, run_id in app.sent if task != "runs.execute")
+
+
+def test_after_each_flush_there_is_room_again(app: RecordingApp) -> None:
+    """A run that comes later wakes a worker as well."""
+    app.may_send.set()
+    hints = HintPublisher(app)  # type: ignore[arg-type]  # it has what is used
+    last = uuid4()
+
+    for _ in range(50):
+        hints.hint(uuid4())
+    while len(app.sent) < WAKE_UPS_PER_FLUSH:
+        threading.Event().wait(0.01)
+    threading.Event().wait(0.05)
+    hints.hint(last)
+    hints.close()
+
+    assert last in [run_id for _, run_id in app.sent]
