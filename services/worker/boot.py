@@ -10,9 +10,9 @@ import gc
 gc.disable()
 
 THRESHOLDS = (10_000, 20, 50)
-"""New objects between two collections, and young collections between two of older objects. Python's own (700, 10, 10)
-are for small programs: of a thousand calls that wait for Claude, each allocates thousands of objects that live until its
-answer, and to look for garbage among them again and again took a sixth of a worker's CPU time."""
+"""New objects between two collections, and young collections between two of older objects. Python's own thresholds
+(700, 10, 10) are for small programs: each of a thousand calls that wait for Claude has thousands of objects that live
+until its answer, and to look for garbage among them again and again took a sixth of a worker's CPU time."""
 
 
 def end() -> None:

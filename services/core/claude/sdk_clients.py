@@ -1,7 +1,7 @@
 """The SDK's clients, which hold the connections to Claude.
 
 A pool of HTTPX looks at all of its connections, and asks the system about some, whenever a call begins and whenever one
-ends. For a thousand calls in one pool that took half of the CPU time of their HTTP, so each client has a few. ADR 6.
+ends. For a thousand calls in one pool that was 0.7 ms of the 2.7 ms of a call's HTTP, so each client has a few. ADR 6.
 """
 
 from collections.abc import AsyncIterator
