@@ -23,7 +23,7 @@ class PostgresSettings(Settings):
     password: GeneratedSecret = None
     """Password; read from the secret file `postgres_password` in containers."""
     pool_size: int = Field(default=8, ge=1)
-    """Connections that one process keeps."""
+    """Connections that one process has at most; those that nobody needs for a minute are closed."""
     connect_timeout_s: float = Field(default=2.0, gt=0)
     """Seconds that a connection may take."""
     statement_timeout_s: float = Field(default=5.0, gt=0)

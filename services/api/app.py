@@ -49,8 +49,8 @@ from services.api.shutdown import on_stop_signal
 from services.api.sweeper import Sweeper
 from services.api.text_feed import TextFeed
 from services.core import telemetry
-from services.core.db import create_engine
 from services.core.live_text.client import create_client
+from services.core.pool import Pool
 from services.core.queue.app import create_celery_app
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.store import RunStore
@@ -107,7 +107,7 @@ def build_dependencies() -> Dependencies:
     """What the settings ask for; connections open when they are first used."""
     settings, celery, redis = load(ApiSettings), load(CelerySettings), load(RedisSettings)
     store = RunStore(
-        create_engine(load(PostgresSettings)),
+        Pool(load(PostgresSettings)),
         lease_ttl_s=celery.lease_ttl_s,
         max_crashes=celery.max_crashes,
         rehint_after_s=celery.rehint_after_s,

@@ -12,8 +12,9 @@ from decimal import Decimal, InvalidOperation
 
 from config.loading import load
 from config.postgres import PostgresSettings
-from services.core.db import Database, create_engine
+from services.core.db import Database
 from services.core.errors import StoreUnavailableError
+from services.core.pool import Pool
 from services.core.runs.key_records import KeyRecords
 from services.core.runs.keys import generate_key, parse_key
 from services.core.runs.models import ApiKey
@@ -164,7 +165,7 @@ async def main(argv: Sequence[str]) -> int:
     """Run one command on the configured record; the exit status."""
     arguments = parse_arguments(argv)
     settings = load(PostgresSettings)
-    database = Database(create_engine(settings), timeout_s=settings.statement_timeout_s)
+    database = Database(Pool(settings), timeout_s=settings.statement_timeout_s)
     try:
         return await run_command(KeyRecords(database), arguments)
     except StoreUnavailableError as error:

@@ -9,17 +9,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from pydantic import SecretStr
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.api import ApiSettings
 from config.loading import load
 from config.postgres import PostgresSettings
 from services.core.clock import monotonic_s
-from services.core.db import Database, create_engine
+from services.core.db import Database, Statement
 from services.core.errors import PenstockError, StoreUnavailableError
+from services.core.pool import Pool
 from services.core.runs.key_records import KeyPrefixTakenError, KeyRecords
 from services.core.runs.keys import parse_key
+from services.migrate.engine import create_engine
 from services.migrate.migrations import migrate
 
 WAIT_S = 60.0
@@ -50,28 +51,29 @@ async def prepare(postgres: PostgresSettings, initial_key: SecretStr | None) -> 
         parsed = parse_key(initial_key.get_secret_value())
         if parsed is None:
             raise MalformedKeyError
-    engine = _engine(postgres)
+    engine, pool = _engine(postgres), Pool(postgres)
     try:
-        await wait_for(engine, timeout_s=WAIT_S)
+        await wait_for(pool, timeout_s=WAIT_S)
         before, after = await migrate(engine, partial(command.upgrade, revision="head"))
         done = f"database is at {after}" + ("" if before == after else f" (was {before})")
         if parsed is None:
             return f"{done}; no API_INITIAL_KEY is set"
         prefix, key_hash = parsed
-        keys = KeyRecords(Database(engine, timeout_s=postgres.statement_timeout_s))
+        keys = KeyRecords(Database(pool, timeout_s=postgres.statement_timeout_s))
         key = await keys.add_key(name="initial", prefix=prefix, key_hash=key_hash)
         return f"{done}; API key psk_{prefix}_… is {'revoked' if key.is_revoked else 'stored'}"
     finally:
         await engine.dispose()
+        await pool.close()
 
 
-async def wait_for(engine: AsyncEngine, *, timeout_s: float) -> None:
+async def wait_for(pool: Pool, *, timeout_s: float) -> None:
     """Wait until PostgreSQL answers."""
-    database = Database(engine, timeout_s=RETRY_S * 10)
+    database = Database(pool, timeout_s=RETRY_S * 10)
     give_up_at_s = monotonic_s() + timeout_s
     while True:
         try:
-            await database.fetch(text("SELECT 1"))
+            await database.fetch(Statement("SELECT 1"))
         except StoreUnavailableError as error:
             if _is_refusal(error.__cause__):
                 raise DatabaseRefusedError from error
@@ -134,7 +136,7 @@ def _engine(postgres: PostgresSettings) -> AsyncEngine:
 
 def _is_refusal(error: BaseException | None) -> bool:
     """Whether PostgreSQL answered, and said no."""
-    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    sqlstate = getattr(error, "sqlstate", None) or ""
     return sqlstate[:2] in {"28", "3D"}
 
 

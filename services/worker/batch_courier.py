@@ -18,7 +18,7 @@ from services.core.claude.message_batches import (
     batch_body,
 )
 from services.core.claude.outcomes import Follow, follow_of
-from services.core.db import LockedSession
+from services.core.db import Session
 from services.core.errors import ClaudeError, ClaudeUnavailableError, MessageBatchInDoubtError
 from services.core.queue.publisher import HintPublisher
 from services.core.runs.message_batches import (
@@ -101,7 +101,7 @@ class BatchCourier:
             if await self._resolve_doubts():
                 await self._send_waiting(session, self._batching.limits)
 
-    async def _send_waiting(self, session: LockedSession, limits: BatchLimits) -> None:
+    async def _send_waiting(self, session: Session, limits: BatchLimits) -> None:
         """Send a message batch of what waits; half of it, if that is too large for Claude."""
         batch_id = await self._record.gather(limits)
         if batch_id is None:

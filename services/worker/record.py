@@ -5,16 +5,16 @@ import sys
 from config.celery import CelerySettings
 from config.limits import LimitSettings
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
+from services.core.pool import Pool
 from services.core.runs.call_limiter import CallLimiter, LimitRules
 from services.core.runs.limit_state import Caps
 from services.core.runs.store import RunStore
 
 
 def open_store(postgres: PostgresSettings, celery: CelerySettings) -> RunStore:
-    """A store on an engine of its own; nothing connects yet."""
+    """A store with connections of its own; nothing connects yet."""
     return RunStore(
-        create_engine(postgres),
+        Pool(postgres),
         lease_ttl_s=celery.lease_ttl_s,
         max_crashes=celery.max_crashes,
         rehint_after_s=celery.rehint_after_s,

@@ -26,12 +26,13 @@ import httpx
 
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
-from services.core.db import create_engine
+from services.core.pool import Pool
 from services.core.runs.keys import generate_key, parse_key
 from services.core.runs.models import NewRun
 from services.core.runs.states import RunState
 from services.core.runs.store import RunStore
 from services.migrate.__main__ import prepare
+from services.migrate.engine import create_engine
 from services.pipelines.summarize_documents.pipeline import SUMMARIZE_DOCUMENTS
 from tests.integration import servers
 from tests.integration.worker.lab import as_environment
@@ -146,9 +147,10 @@ async def create_database(server: PostgresSettings, name: str) -> None:
 
 async def execute(scene: Servers, *, workers: int, runs: int) -> tuple[dict[RunState, int], int]:
     """Accept the runs, start the workers, and wait for the end; runs by state, and how many waits."""
-    engine = create_engine(scene.postgres.model_copy(update={"statement_timeout_s": 60}))
+    patient = scene.postgres.model_copy(update={"statement_timeout_s": 60})
+    engine = create_engine(patient)
     store = RunStore(
-        engine, lease_ttl_s=30, max_crashes=3, rehint_after_s=10, max_queued_runs=PLENTY
+        Pool(patient), lease_ttl_s=30, max_crashes=3, rehint_after_s=10, max_queued_runs=PLENTY
     )
     parsed = parse_key(generate_key())
     assert parsed is not None
@@ -180,6 +182,7 @@ async def execute(scene: Servers, *, workers: int, runs: int) -> tuple[dict[RunS
             "SELECT count(*) FROM events WHERE type = 'step.waiting'"
         )
         parked = waits.scalar_one()
+    await engine.dispose()
     await store.close()
     return dict(states), parked
 

@@ -18,7 +18,7 @@ import redis
 
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
-from services.core.db import create_engine
+from services.core.pool import Pool
 from services.core.runs.keys import generate_key, parse_key
 from services.core.runs.models import ApiKey
 from services.core.runs.store import RunStore
@@ -92,7 +92,7 @@ async def open_store(fresh_database: PostgresSettings) -> AsyncIterator[StoreFac
             "rehint_after_s": 10,
             "max_queued_runs": 100_000,
         }
-        store = RunStore(create_engine(fresh_database), **(usual | options))
+        store = RunStore(Pool(fresh_database), **(usual | options))
         stores.append(store)
         return store
 

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
 from uuid_utils.compat import uuid7
 
 from services.core.clock import monotonic_s
 from services.core.db import Database
 from services.core.errors import IdempotencyConflictError, QueueFullError
+from services.core.pool import Row
 from services.core.runs.batcher import Batcher
 from services.core.runs.encoding import encode_json, storable_text
 from services.core.runs.models import Json, NewRun, Run, StepRecord, shape_of
@@ -89,7 +88,7 @@ class RunAcceptance:
         self._database = database
         self._rehint_after_s = rehint_after_s
         self._depth = _QueueDepth(database, limit=max_queued_runs)
-        self._batcher: Batcher[UUID, Row[Any]] = Batcher(self._write)
+        self._batcher: Batcher[UUID, Row] = Batcher(self._write)
 
     async def accept(self, new: NewRun) -> Accepted:
         """Commit a run, or find the one that the same request made before.
@@ -146,7 +145,7 @@ class RunAcceptance:
             return Accepted(row.id, None)
         return None
 
-    async def _write(self, items: Sequence[str]) -> Mapping[UUID, Row[Any]]:
+    async def _write(self, items: Sequence[str]) -> Mapping[UUID, Row]:
         """Commit a batch; the rows of those that are new, by run."""
         rows = await self._database.fetch(
             ACCEPT_RUNS,

@@ -5,10 +5,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from services.core.db import Database
+from services.core.db import Database, Session
 from services.core.errors import IdempotencyConflictError
 from services.core.runs.acceptance import ACCEPT_RUNS, RunAcceptance, shared_members
 from services.core.runs.batch_models import AcceptedBatch, BatchChunk, BatchRow, NewBatch, RowError
@@ -80,8 +79,8 @@ class BatchAcceptance:
         await self._acceptance.refuse_if_full()
         writer = _BatchWriter(new, rehint_after_s=self._rehint_after_s)
         try:
-            async with self._database.transaction() as connection:
-                await writer.write(connection, chunks)
+            async with self._database.transaction() as session:
+                await writer.write(session, chunks)
                 await self._acceptance.refuse_if_full(adding=writer.accepted)
         except _AcceptedBeforeError as error:
             if before := await self._find(new):
@@ -118,28 +117,28 @@ class _BatchWriter:
         """Runs so far."""
         self.first_run_ids: list[UUID] = []
 
-    async def write(self, connection: AsyncConnection, chunks: BatchChunks) -> None:
+    async def write(self, session: Session, chunks: BatchChunks) -> None:
         """Write everything. While PostgreSQL takes a chunk, the next is made."""
-        await self._insert_batch(connection)
+        await self._insert_batch(session)
         writing: asyncio.Task[None] | None = None
         try:
             async with aclosing(chunks) as coming:
                 async for chunk in coming:
                     if writing is not None:
                         await writing
-                    writing = asyncio.create_task(self._write_chunk(connection, chunk))
+                    writing = asyncio.create_task(self._write_chunk(session, chunk))
             if writing is not None:
                 await writing
         finally:
             await _end(writing)
         counts = {"total": self.accepted + self._rejected, "rejected": self._rejected}
-        await connection.execute(COUNT_ROWS, {"batch_id": self.batch_id} | counts)
+        await session.fetch(COUNT_ROWS, {"batch_id": self.batch_id} | counts)
 
-    async def _insert_batch(self, connection: AsyncConnection) -> None:
+    async def _insert_batch(self, session: Session) -> None:
         """Begin with the batch itself, which its runs refer to."""
         new = self._new
         key = new.idempotency_key
-        inserted = await connection.execute(
+        inserted = await session.fetch(
             INSERT_BATCH,
             {
                 "id": self.batch_id,
@@ -151,19 +150,19 @@ class _BatchWriter:
                 "metadata": encode_json(new.metadata),
             },
         )
-        if inserted.one_or_none() is None:
+        if not inserted:
             raise _AcceptedBeforeError
 
-    async def _write_chunk(self, connection: AsyncConnection, chunk: BatchChunk) -> None:
+    async def _write_chunk(self, session: Session, chunk: BatchChunk) -> None:
         """Write a chunk's runs, with their steps and first events, and its errors."""
         if chunk.rows:
             items = ",".join(self._encode(row) for row in chunk.rows)
-            await connection.execute(
+            await session.fetch(
                 ACCEPT_RUNS, {"items": f"[{items}]", "rehint_after_s": self._rehint_after_s}
             )
             self.accepted += len(chunk.rows)
         if chunk.errors:
-            await connection.execute(
+            await session.fetch(
                 INSERT_ERRORS,
                 {"batch_id": self.batch_id, "items": _encode_errors(chunk.errors)},
             )

@@ -5,11 +5,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from services.core.db import Database
 from services.core.errors import RunNotFoundError
+from services.core.pool import Pool, Row
 from services.core.runs.acceptance import RunAcceptance
 from services.core.runs.batch_acceptance import BatchAcceptance, BatchChunks
 from services.core.runs.batch_models import (
@@ -115,7 +113,7 @@ class BatchRecord:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        pool: Pool,
         acceptance: RunAcceptance,
         *,
         timeout_s: float,
@@ -124,15 +122,15 @@ class BatchRecord:
         """Take what the store has; nothing connects yet.
 
         Args:
-            engine: Where batches are.
+            pool: Where batches are.
             acceptance: Knows how deep the queue is.
             timeout_s: Seconds that reading a page may take.
             rehint_after_s: Seconds after which a due run without a taker is hinted again.
         """
-        self._database = Database(engine, timeout_s=timeout_s)
-        self._counting = Database(engine, timeout_s=max(timeout_s, COUNT_TIMEOUT_S))
+        self._database = Database(pool, timeout_s=timeout_s)
+        self._counting = Database(pool, timeout_s=max(timeout_s, COUNT_TIMEOUT_S))
         self._acceptance = BatchAcceptance(
-            Database(engine, timeout_s=ACCEPT_TIMEOUT_S), acceptance, rehint_after_s=rehint_after_s
+            Database(pool, timeout_s=ACCEPT_TIMEOUT_S), acceptance, rehint_after_s=rehint_after_s
         )
 
     async def accept_batch(self, new: NewBatch, chunks: BatchChunks) -> AcceptedBatch:
@@ -247,7 +245,7 @@ def _not_found() -> RunNotFoundError:
     return RunNotFoundError("There is no such batch.")
 
 
-def _facts(row: Row[Any]) -> dict[str, Any]:
+def _facts(row: Row) -> dict[str, Any]:
     """What does not change about a batch, from its row."""
     return {
         "id": row.id,
@@ -261,7 +259,7 @@ def _facts(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _progress(row: Row[Any]) -> BatchProgress:
+def _progress(row: Row) -> BatchProgress:
     """A batch and how far it is, from its row."""
     going_on = row.queued + row.running
     return BatchProgress(

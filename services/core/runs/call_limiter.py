@@ -234,11 +234,12 @@ class CallLimiter:
         self, model: str, demands: Sequence[Demand], notes: Sequence[Note]
     ) -> list[Go | ComeAgain]:
         """Learn and decide in one transaction, alone with the model's row."""
-        async with self._database.transaction() as connection:
-            found = (await connection.execute(LOCK_LIMITS, {"model": model})).first()
-            if found is None:
-                await connection.execute(ADD_LIMITS, {"model": model})
-                found = (await connection.execute(LOCK_LIMITS, {"model": model})).one()
+        async with self._database.transaction() as session:
+            rows = await session.fetch(LOCK_LIMITS, {"model": model})
+            if not rows:
+                await session.fetch(ADD_LIMITS, {"model": model})
+                rows = await session.fetch(LOCK_LIMITS, {"model": model})
+            [found] = rows
             state = LimitState.from_json(found.state)
             now_s = max(found.now_s, state.at_s)
             state.advance(now_s, self._rules.caps)
@@ -248,7 +249,7 @@ class CallLimiter:
                 decide(state, model, demand, now_s=now_s, random=self._random) for demand in demands
             ]
             saved = {"model": model, "state": encode_json(state.to_json())}
-            await connection.execute(SAVE_LIMITS, saved)
+            await session.fetch(SAVE_LIMITS, saved)
         return decisions
 
 

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-from sqlalchemy import Row
 
 from services.core.db import Database
+from services.core.pool import Row
 from services.core.runs.limit_state import Bucket, Caps, LimitState
 from services.core.runs.sql import statement
 
@@ -56,7 +54,7 @@ async def list_call_limits(database: Database) -> list[CallLimits]:
     return [_limits(row) for row in await database.fetch(LIST_LIMITS)]
 
 
-def _limits(row: Row[Any]) -> CallLimits:
+def _limits(row: Row) -> CallLimits:
     """The limits from their row, as of now."""
     state = LimitState.from_json(row.state)
     state.advance(row.now_s, Caps())

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from uuid import UUID
-
-from sqlalchemy import Row
 
 from services.core.db import Database
 from services.core.errors import BudgetBusyError, BudgetExceededError, LeaseLostError
+from services.core.pool import Row
 from services.core.runs.batcher import Batcher
 from services.core.runs.budgets import Purse, refusal_of
 from services.core.runs.call_statements import (
@@ -114,16 +113,15 @@ class RunCalls:
     async def _open(self, items: Sequence[str]) -> Mapping[CallKey, Verdict]:
         """Judge the calls of a batch, and open those that may be made."""
         batch = {"items": f"[{','.join(items)}]"}
-        async with self._database.transaction() as connection:
-            await connection.execute(LOCK_RUNS, batch)
-            read = await connection.execute(READ_SUMS, batch)
-            rows = read.all()
+        async with self._database.transaction() as session:
+            await session.fetch(LOCK_RUNS, batch)
+            rows = await session.fetch(READ_SUMS, batch)
             judge = _Judge()
             verdicts = {_key(row): judge.judge(row) for row in rows}
             if judge.accepted:
-                await connection.execute(OPEN_CALLS, {**batch, "accepted": judge.accepted})
+                await session.fetch(OPEN_CALLS, {**batch, "accepted": judge.accepted})
             if judge.doubted:
-                await connection.execute(DOUBT_CALLS, {**batch, "doubted": judge.doubted})
+                await session.fetch(DOUBT_CALLS, {**batch, "doubted": judge.doubted})
         return verdicts
 
     async def _settle(self, items: Sequence[str]) -> Mapping[UUID, bool]:
@@ -143,7 +141,7 @@ class _Judge:
         self._purses: dict[UUID, Purse] = {}
         """By the id of a run, or of a key for its day of today."""
 
-    def judge(self, row: Row[Any]) -> Verdict:
+    def judge(self, row: Row) -> Verdict:
         """Decide on one call; a row of READ_SUMS."""
         is_again = row.state == CallState.OPEN
         if row.state in PRESENT or (is_again and row.reservation == row.new_reservation):
@@ -162,15 +160,14 @@ class _Judge:
         self.accepted.append(row.ordinality)
         return OpenCall(row.new_reservation)
 
-    def _purse(self, row: Row[Any], scope: str) -> Purse:
+    def _purse(self, row: Row, scope: str) -> Purse:
         """The budget of a row's run, or of its key."""
-        values = row._mapping  # noqa: SLF001 - its documented name
         columns = ("budget_usd", "cost_usd", "reserved_usd", "doubtful_usd")
         return self._purses.setdefault(
-            values[f"{scope}_id"], Purse(scope, *(values[f"{scope}_{name}"] for name in columns))
+            row[f"{scope}_id"], Purse(scope, *(row[f"{scope}_{name}"] for name in columns))
         )
 
 
-def _key(row: Row[Any]) -> CallKey:
+def _key(row: Row) -> CallKey:
     """A call's name."""
     return row.run_id, row.step, row.question, row.number

@@ -4,8 +4,7 @@ Nothing is kept between claims. Who runs how much is in the record, and who wait
 index runs_due_by_key by jumping from key to key, so that no claim reads a backlog.
 """
 
-from sqlalchemy import TextClause
-
+from services.core.db import Statement
 from services.core.runs.sql import statement
 
 BATCH_GRACE = "24 hours"
@@ -143,7 +142,7 @@ LOCK_KEY_OF_RUN = statement(
 )
 
 
-def _claim(candidates: str, *, condition: str) -> TextClause:
+def _claim(candidates: str, *, condition: str) -> Statement:
     """A statement that claims up to `up_to` of the candidates, and counts them.
 
     Nobody waits for a row that another worker is just taking. The fence grows, so that whoever held

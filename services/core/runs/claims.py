@@ -9,11 +9,9 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from services.core.db import Database
+from services.core.db import Database, Session
 from services.core.errors import PenstockError, StoreUnavailableError
+from services.core.pool import Row
 from services.core.runs.claim_statements import (
     BEGIN_CLAIM,
     CLAIM_DUE_RUNS,
@@ -174,20 +172,20 @@ class RunClaims:
         self, *, owner: str, limit: int, spare: int, shapes: Collection[str]
     ) -> tuple[list[Lease], bool]:
         """Claim due runs; whether there were more that others were just taking."""
-        async with self._database.transaction() as connection:
-            begun = (await connection.execute(BEGIN_CLAIM)).one()
-            limits: Sequence[Row[Any]] = ()
+        async with self._database.transaction() as session:
+            [begun] = await session.fetch(BEGIN_CLAIM)
+            limits: Sequence[Row] = ()
             if begun.has_limits:
                 wanted = {"up_to": limit, "shapes": shapes}
-                limits = (await connection.execute(LOCK_LIMITED_KEYS, wanted)).all()
+                limits = await session.fetch(LOCK_LIMITED_KEYS, wanted)
             parameters = {
                 "up_to": limit,
                 "choose": limit + spare,
                 "max_running": encode_json({str(row.id): row.max_running for row in limits}),
                 **self._claimed(owner, shapes),
             }
-            rows = (await connection.execute(CLAIM_DUE_RUNS, parameters)).all()
-            leases = await _read(connection, rows)
+            rows = await session.fetch(CLAIM_DUE_RUNS, parameters)
+            leases = await _read(session, rows)
         was_passed_over = rows[0].candidates > len(leases) or any(row.is_left_out for row in limits)
         return leases, len(leases) < limit and was_passed_over
 
@@ -195,11 +193,11 @@ class RunClaims:
         self, run_id: UUID, *, owner: str, shapes: Collection[str]
     ) -> list[Lease]:
         """Claim one run by its id, if it is a suspect."""
-        async with self._database.transaction() as connection:
-            await connection.execute(LOCK_KEY_OF_RUN, {"run_id": run_id})
+        async with self._database.transaction() as session:
+            await session.fetch(LOCK_KEY_OF_RUN, {"run_id": run_id})
             parameters = {"run_id": run_id, "up_to": 1, **self._claimed(owner, shapes)}
-            rows = (await connection.execute(CLAIM_ISOLATED_RUN, parameters)).all()
-            return await _read(connection, rows)
+            rows = await session.fetch(CLAIM_ISOLATED_RUN, parameters)
+            return await _read(session, rows)
 
     def _claimed(self, owner: str, shapes: Collection[str]) -> dict[str, Any]:
         """What every claim says."""
@@ -222,7 +220,7 @@ class _Past:
     """The first step without a checkpoint."""
     calls: list[PastCall] = field(default_factory=list)
 
-    def add_step(self, row: Row[Any]) -> None:
+    def add_step(self, row: Row) -> None:
         """Take a row of READ_STEPS; rows come in the order of the steps."""
         self.failures[row.name] = row.failures
         if row.is_done:
@@ -230,7 +228,7 @@ class _Past:
         elif self.first_open is None:
             self.first_open = row.name
 
-    def add_call(self, row: Row[Any]) -> None:
+    def add_call(self, row: Row) -> None:
         """Take a row of READ_CALLS."""
         self.calls.append(
             PastCall(
@@ -244,21 +242,21 @@ class _Past:
         )
 
 
-async def _read(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Lease]:
+async def _read(session: Session, rows: Sequence[Row]) -> list[Lease]:
     """The leases of a claim, with what the runs' steps left behind; in the same transaction."""
     runs = [row for row in rows if row.id is not None]
     past = {run.id: _nothing_past(run.shape) for run in runs if _is_first_claim(run)}
     if again := [run.id for run in runs if not _is_first_claim(run)]:
         past |= {run_id: _Past() for run_id in again}
-        steps = await connection.execute(READ_STEPS, {"run_ids": again})
+        steps = await session.fetch(READ_STEPS, {"run_ids": again})
         for step in sorted(steps, key=attrgetter("position")):
             past[step.run_id].add_step(step)
-        for call in await connection.execute(READ_CALLS, {"run_ids": again}):
+        for call in await session.fetch(READ_CALLS, {"run_ids": again}):
             past[call.run_id].add_call(call)
     return [_lease(run, past[run.id]) for run in runs]
 
 
-def _is_first_claim(run: Row[Any]) -> bool:
+def _is_first_claim(run: Row) -> bool:
     """Whether nobody held the run before; a run of unknown shape has to be looked at all the same."""
     return run.attempts == 1 and run.shape is not None
 
@@ -274,7 +272,7 @@ def _items(leases: Collection[Lease]) -> str:
     return encode_json([{"run_id": lease.run_id, "fence": lease.fence} for lease in leases])
 
 
-def _lease(run: Row[Any], past: _Past) -> Lease:
+def _lease(run: Row, past: _Past) -> Lease:
     """The lease on a claimed run."""
     return Lease(
         run_id=run.id,

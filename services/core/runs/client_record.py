@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from services.core.db import Database
 from services.core.errors import RunNotCancellableError
+from services.core.pool import Pool
 from services.core.runs.acceptance import RunAcceptance
 from services.core.runs.batches import BatchRecord
 from services.core.runs.cancelling import cancel_runs
@@ -23,19 +22,19 @@ class ClientRecord:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        pool: Pool,
         acceptance: RunAcceptance,
         *,
         timeout_s: float,
         rehint_after_s: float,
     ) -> None:
-        database = Database(engine, timeout_s=timeout_s)
+        database = Database(pool, timeout_s=timeout_s)
         self._record = database
         self._reader = RunReader(database)
         self._emails = EmailReader(database)
         self._replays = RunReplays(database, acceptance, rehint_after_s=rehint_after_s)
         self.batches = BatchRecord(
-            engine, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s
+            pool, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s
         )
         """Batches of runs, as clients see them."""
 

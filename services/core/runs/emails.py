@@ -1,12 +1,10 @@
 """Reading the emails that runs wrote."""
 
-from typing import Any
 from uuid import UUID
-
-from sqlalchemy import Row
 
 from services.core.db import Database
 from services.core.errors import RunNotFoundError
+from services.core.pool import Row
 from services.core.runs.encoding import (
     decode_time_cursor,
     encode_cursor,
@@ -77,7 +75,7 @@ class EmailReader:
         return Page(found, cursor_after)
 
 
-def _email(row: Row[Any]) -> Email:
+def _email(row: Row) -> Email:
     """An email from its row."""
     return Email(
         id=row.id,

@@ -1,13 +1,12 @@
 """API keys in the record: never the key itself, only what tells it again."""
 
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
 from uuid_utils.compat import uuid7
 
 from services.core.db import Database
+from services.core.pool import Row
 from services.core.runs.encoding import storable_text
 from services.core.runs.models import ApiKey
 from services.core.runs.sql import statement
@@ -93,7 +92,7 @@ class KeyRecords:
         return [_key(row) for row in await self._database.fetch(LIST_KEYS)]
 
 
-def _key(row: Row[Any]) -> ApiKey:
+def _key(row: Row) -> ApiKey:
     """A key from its row."""
     return ApiKey(
         id=row.id,

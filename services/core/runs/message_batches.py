@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row
-
-from services.core.db import Database, LockedSession
+from services.core.db import Database, Session
+from services.core.pool import Row
 from services.core.runs import message_batch_statements as statements
 from services.core.runs.encoding import encode_json
 from services.core.runs.models import Json
@@ -93,7 +92,7 @@ class MessageBatchRecord:
         return not (await self._database.fetch(statements.HAS_WORK))[0].has_work
 
     @asynccontextmanager
-    async def submitting(self) -> AsyncIterator[LockedSession | None]:
+    async def submitting(self) -> AsyncIterator[Session | None]:
         """Be the only process that submits; None if another one is."""
         async with self._database.only_one(SUBMIT_LOCK) as session:
             yield session
@@ -141,7 +140,7 @@ class MessageBatchRecord:
             if len(rows) < READ_AT_ONCE:
                 return found
 
-    async def confirm(self, session: LockedSession, batch_id: UUID, *, size: int) -> bool:
+    async def confirm(self, session: Session, batch_id: UUID, *, size: int) -> bool:
         """Whether it may be sent now: nobody has decided on it, and the lock is still ours.
 
         Args:
@@ -170,7 +169,7 @@ class MessageBatchRecord:
     async def list_doubtful(self, *, doubt_s: float) -> list[DoubtfulBatch]:
         """Those that were to be made, oldest first. Only who holds the lock may ask."""
         rows = await self._database.fetch(statements.LIST_DOUBTFUL, {"doubt_s": doubt_s})
-        return [DoubtfulBatch(**row._mapping) for row in rows]  # noqa: SLF001 - its documented name
+        return [DoubtfulBatch(**row) for row in rows]
 
     async def find_known(self, claude_ids: Collection[str]) -> set[str]:
         """Those of Claude's ids that are in the record."""
@@ -180,7 +179,7 @@ class MessageBatchRecord:
     # --- polling ------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def polling(self) -> AsyncIterator[LockedSession | None]:
+    async def polling(self) -> AsyncIterator[Session | None]:
         """Be the only process that polls; None if another one is."""
         async with self._database.only_one(POLL_LOCK) as session:
             yield session
@@ -188,7 +187,7 @@ class MessageBatchRecord:
     async def list_submitted(self) -> list[SubmittedBatch]:
         """The message batches that Claude has, oldest first."""
         rows = await self._database.fetch(statements.LIST_SUBMITTED)
-        return [SubmittedBatch(**row._mapping) for row in rows]  # noqa: SLF001 - its documented name
+        return [SubmittedBatch(**row) for row in rows]
 
     async def find_calls(self, custom_ids: Collection[str]) -> dict[str, SentCall]:
         """The calls of results. Not those that are settled, nor any that we never made."""
@@ -236,7 +235,7 @@ def _parse_custom_id(custom_id: str) -> dict[str, Any] | None:
     return {"name": custom_id, "run_id": run, "reservation": reservation}
 
 
-def _sent_call(row: Row[Any]) -> SentCall:
+def _sent_call(row: Row) -> SentCall:
     return SentCall(
         custom_id=row.custom_id,
         run_id=row.run_id,

@@ -5,10 +5,9 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause
-
-from services.core.db import Database
+from services.core.db import Database, Statement
 from services.core.errors import LeaseLostError
+from services.core.pool import Row
 from services.core.runs import statements
 from services.core.runs.batcher import Batcher
 from services.core.runs.encoding import encode_json
@@ -18,12 +17,12 @@ from services.core.runs.models import Checkpoint, Failure, Forgotten, Json, Leas
 class _FencedWrites:
     """One of the statements, run on what several callers want."""
 
-    def __init__(self, database: Database, statement: TextClause) -> None:
+    def __init__(self, database: Database, statement: Statement) -> None:
         self._database = database
         self._statement = statement
-        self._batcher: Batcher[UUID, Row[Any]] = Batcher(self._write)
+        self._batcher: Batcher[UUID, Row] = Batcher(self._write)
 
-    async def submit(self, lease: Lease, **item: Any) -> Row[Any]:
+    async def submit(self, lease: Lease, **item: Any) -> Row:
         """Have an item written under a lease.
 
         Raises:
@@ -39,7 +38,7 @@ class _FencedWrites:
         """Wait until everything submitted so far is written."""
         await self._batcher.drain()
 
-    async def _write(self, items: Sequence[str]) -> Mapping[UUID, Row[Any]]:
+    async def _write(self, items: Sequence[str]) -> Mapping[UUID, Row]:
         """Run the statement; its rows by run."""
         rows = await self._database.fetch(self._statement, {"items": f"[{','.join(items)}]"})
         return {row.run_id: row for row in rows}

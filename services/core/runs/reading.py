@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause
-
-from services.core.db import Database
+from services.core.db import Database, Statement
 from services.core.errors import RunNotFoundError
+from services.core.pool import Row
 from services.core.runs.encoding import (
     decode_id_cursor,
     encode_cursor,
@@ -48,7 +46,7 @@ LIST_RUNS = f"""
 
 
 @cache
-def _list_runs(state: RunState | None, *, has_batch: bool) -> TextClause:
+def _list_runs(state: RunState | None, *, has_batch: bool) -> Statement:
     """The statement that lists runs: conditions with an index of their own are in it as text."""
     return statement(
         LIST_RUNS.format(
@@ -154,7 +152,7 @@ class RunReader:
         ]
 
 
-def _run(row: Row[Any]) -> Run:
+def _run(row: Row) -> Run:
     """A run from its row."""
     state = RunState(row.state)
     return Run(
@@ -168,7 +166,7 @@ def _run(row: Row[Any]) -> Run:
         metadata=row.metadata,
         priority=row.priority,
         steps=tuple(_step(step) for step in row.steps or ()),
-        usage=_usage(row._mapping),  # noqa: SLF001 - its documented name
+        usage=_usage(row),
         cost_usd=row.cost_usd,
         budget_usd=row.budget_usd,
         attempts=row.attempts,
@@ -188,7 +186,7 @@ def _run(row: Row[Any]) -> Run:
     )
 
 
-def _past_attempt(row: Row[Any]) -> PastAttempt:
+def _past_attempt(row: Row) -> PastAttempt:
     """A past attempt from its row."""
     return PastAttempt(
         number=row.number,
@@ -232,7 +230,7 @@ def _step(step: Json) -> StepRecord:
     )
 
 
-def _usage(row: Mapping[Any, Any]) -> Usage:
+def _usage(row: Row | Json) -> Usage:
     """The tokens in a row."""
     return Usage(
         input_tokens=row["input_tokens"],

@@ -7,11 +7,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from services.core.db import Database
+from services.core.db import Database, Session, Statement
 from services.core.errors import QueueFullError, RunNotFoundError, RunNotReplayableError
+from services.core.pool import Row
 from services.core.runs.acceptance import RunAcceptance
 from services.core.runs.call_statements import forgetting
 from services.core.runs.encoding import encode_json
@@ -169,14 +167,14 @@ class RunReplays:
         """Replay one run."""
         await self._acceptance.refuse_if_full()
         wish = _Wish(step_names, from_step, input, budget_usd)
-        async with self._database.transaction() as connection:
-            found = await connection.execute(LOCK_RUN, {"key_id": key_id, "run_id": run_id})
-            run = found.one_or_none()
-            if run is None:
+        async with self._database.transaction() as session:
+            found = await session.fetch(LOCK_RUN, {"key_id": key_id, "run_id": run_id})
+            if not found:
                 raise RunNotFoundError
+            [run] = found
             if not run.is_replayable:
                 raise RunNotReplayableError
-            await self._replay(connection, {run.id: (run.pipeline, wish)})
+            await self._replay(session, {run.id: (run.pipeline, wish)})
         self._acceptance.count_queued(1)
 
     async def replay_failed_runs(
@@ -215,22 +213,22 @@ class RunReplays:
             wanted["after"] = replayed[-1].id
 
     async def _replay_batch(
-        self, lock: TextClause, wanted: Mapping[str, Any], wishes: Mapping[str, _Wish]
-    ) -> Sequence[Row[Any]]:
+        self, lock: Statement, wanted: Mapping[str, Any], wishes: Mapping[str, _Wish]
+    ) -> Sequence[Row]:
         """Replay the next of the wanted runs."""
-        async with self._database.transaction() as connection:
-            runs = (await connection.execute(lock, wanted)).all()
+        async with self._database.transaction() as session:
+            runs = await session.fetch(lock, wanted)
             if not runs:
                 return ()
             return await self._replay(
-                connection, {run.id: (run.pipeline, wishes[run.pipeline]) for run in runs}
+                session, {run.id: (run.pipeline, wishes[run.pipeline]) for run in runs}
             )
 
     async def _replay(
-        self, connection: AsyncConnection, wishes: Mapping[UUID, tuple[str, _Wish]]
-    ) -> Sequence[Row[Any]]:
+        self, session: Session, wishes: Mapping[UUID, tuple[str, _Wish]]
+    ) -> Sequence[Row]:
         """Replay runs that are locked."""
-        read = await connection.execute(READ_STEPS, {"run_ids": list(wishes)})
+        read = await session.fetch(READ_STEPS, {"run_ids": list(wishes)})
         past: dict[UUID, list[PastStep]] = defaultdict(list)
         for step in read:
             past[step.run_id].append(PastStep(step.name, step.is_done))
@@ -238,10 +236,9 @@ class RunReplays:
             _item(run_id, pipeline, wish, past[run_id])
             for run_id, (pipeline, wish) in wishes.items()
         ]
-        replayed = await connection.execute(
+        return await session.fetch(
             REPLAY_RUNS, {"items": encode_json(items), "rehint_after_s": self._rehint_after_s}
         )
-        return replayed.all()
 
 
 def _item(run_id: UUID, pipeline: str, wish: _Wish, past: Sequence[PastStep]) -> Json:

@@ -3,8 +3,7 @@
 import re
 from enum import StrEnum
 
-from sqlalchemy import TextClause, text
-
+from services.core.db import Statement
 from services.core.runs.states import (
     CallState,
     EventType,
@@ -37,7 +36,7 @@ COST_COLUMNS = {
 }
 
 
-def statement(sql: str) -> TextClause:
+def statement(sql: str) -> Statement:
     """A statement with its states and events filled in; other `:names` stay parameters.
 
     `:claim_sources` is the list of states in which the transition `claim` is allowed,
@@ -53,7 +52,7 @@ def statement(sql: str) -> TextClause:
     `:free_calls_of_runs` takes what is reserved for the calls in `freed` from a run, and makes it
     doubtful where they may have been made.
     """
-    return text(NAME.sub(lambda match: FRAGMENTS.get(match[1], match[0]), sql))
+    return Statement(NAME.sub(lambda match: FRAGMENTS.get(match[1], match[0]), sql))
 
 
 def _fragments() -> dict[str, str]:

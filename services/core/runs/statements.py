@@ -6,14 +6,13 @@ wait for each other in a circle. Then it writes rows and events together. What a
 sent finds no row, and no row comes back for it.
 """
 
-from sqlalchemy import TextClause
-
+from services.core.db import Statement
 from services.core.runs.call_statements import forgetting
 from services.core.runs.sql import statement
 from services.core.runs.states import Transition
 
 
-def _fenced(transition: Transition, columns: str, body: str) -> TextClause:
+def _fenced(transition: Transition, columns: str, body: str) -> Statement:
     """A statement on runs that are still held; `columns` is what an item has besides run and fence.
 
     A lease that has lapsed still holds until somebody notices: its holder is the only one.

@@ -5,9 +5,8 @@ from collections.abc import Collection
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from services.core.db import Database
+from services.core.pool import Pool
 from services.core.runs.acceptance import RunAcceptance, accepted_run
 from services.core.runs.call_limiter import CallLimiter, LimitRules
 from services.core.runs.call_limits import CallLimits, list_call_limits
@@ -54,7 +53,7 @@ class RunStore(ClientRecord):
 
     def __init__(  # noqa: PLR0913 - settings, each by name
         self,
-        engine: AsyncEngine,
+        pool: Pool,
         *,
         lease_ttl_s: float,
         max_crashes: int,
@@ -63,10 +62,10 @@ class RunStore(ClientRecord):
         run_timeout_s: float = 86400.0,
         timeout_s: float = 4.0,
     ) -> None:
-        """Take the engine; nothing connects yet.
+        """Take the connections; nothing connects yet.
 
         Args:
-            engine: From services.core.db.create_engine; `close` disposes of it.
+            pool: Its connections; `close` closes them.
             lease_ttl_s: Seconds until a silent worker loses its runs.
             max_crashes: Deaths put down to a run after which it fails with reason `crashed`.
             rehint_after_s: Seconds after which a due run without a taker is hinted again.
@@ -74,12 +73,12 @@ class RunStore(ClientRecord):
             run_timeout_s: Seconds from the first claim of an attempt to its deadline.
             timeout_s: Seconds that a transaction may take, the wait for a connection included.
         """
-        database = Database(engine, timeout_s=timeout_s)
-        patient = Database(engine, timeout_s=max(timeout_s, PATIENT_TIMEOUT_S))
+        database = Database(pool, timeout_s=timeout_s)
+        patient = Database(pool, timeout_s=max(timeout_s, PATIENT_TIMEOUT_S))
         acceptance = RunAcceptance(
             database, rehint_after_s=rehint_after_s, max_queued_runs=max_queued_runs
         )
-        super().__init__(engine, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s)
+        super().__init__(pool, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s)
         self._database = database
         self._acceptance = acceptance
         self._progress = RunProgress(self._database)

@@ -2,9 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import TextClause
-
-from services.core.db import Database
+from services.core.db import Database, Statement
 from services.core.runs.call_statements import forgetting
 from services.core.runs.models import DueHint
 from services.core.runs.sql import statement
@@ -26,7 +24,7 @@ CALLS_OF_ENDED = forgetting(
 )
 
 
-def _take_back(gone: str) -> TextClause:
+def _take_back(gone: str) -> Statement:
     """A statement that takes back the runs in `gone`, or ends those that may not go on.
 
     `gone` are CTEs, the last of them `gone` itself: runs that are locked, and for each

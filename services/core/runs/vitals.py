@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Collection
-from typing import Any
-
-from sqlalchemy import Row
 
 from services.core.clock import monotonic_s
 from services.core.db import Database
+from services.core.pool import Row
 from services.core.runs.models import Heartbeat, RunTotals, StepTotals
 from services.core.runs.sql import COST_COLUMNS, statement
 from services.core.runs.states import FailureReason, RunState
@@ -166,7 +164,7 @@ class Vitals:
         return self._totals
 
 
-def _step_totals(row: Row[Any]) -> StepTotals:
+def _step_totals(row: Row) -> StepTotals:
     """The totals of a step from their row."""
     return StepTotals(
         pipeline=row.pipeline,

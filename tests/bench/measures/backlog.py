@@ -10,9 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
+from services.core.pool import Pool
 from services.core.runs.store import RunStore
 from services.migrate.__main__ import prepare
+from services.migrate.engine import create_engine
 from tests.bench.benchmark import Benchmark, Goal, Rounds
 from tests.integration import servers
 
@@ -98,7 +99,8 @@ async def _measure(settings: PostgresSettings) -> Mapping[str, float]:
         await prepare(own, None)
         engine = create_engine(own)
         await _fill(engine, filling)
-        stores[filling] = _store(engine)
+        await engine.dispose()
+        stores[filling] = _store(own)
     times_s: dict[Filling, list[float]] = {filling: [] for filling in FILLINGS}
     for _ in range(CLAIMS + 1):
         for filling, store in stores.items():
@@ -123,9 +125,9 @@ async def _fill(engine: AsyncEngine, filling: Filling) -> None:
         await connection.execute(text("CHECKPOINT"))
 
 
-def _store(engine: AsyncEngine) -> RunStore:
+def _store(settings: PostgresSettings) -> RunStore:
     return RunStore(
-        engine,
+        Pool(settings),
         lease_ttl_s=30,
         max_crashes=3,
         rehint_after_s=10,

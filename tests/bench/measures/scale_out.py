@@ -9,8 +9,9 @@ from statistics import mean, quantiles
 
 import httpx
 
-from services.core.db import Database, create_engine
+from services.core.db import Database
 from services.core.errors import CallParkedError
+from services.core.pool import Pool
 from services.core.runs.call_limiter import CallLimiter
 from tests.bench.benchmark import Benchmark, Goal, Rounds, median_of
 from tests.bench.looking import CONNECTIONS, UNFINISHED, WAITING, Onlooker, looking_at
@@ -118,9 +119,9 @@ async def _limit(stack: Stack, *, limiters: int) -> dict[str, float]:
     async with AsyncExitStack() as opened:
         desks = []
         for _ in range(limiters):
-            engine = create_engine(stack.postgres)
-            opened.push_async_callback(engine.dispose)
-            desks.append(CallLimiter(Database(engine, timeout_s=5)))
+            database = Database(Pool(stack.postgres), timeout_s=5)
+            opened.push_async_callback(database.close)
+            desks.append(CallLimiter(database))
         alone = await _decide(desks, callers=1)
         gathered = await _decide(desks, callers=100)
         for desk in desks:

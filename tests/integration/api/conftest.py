@@ -22,8 +22,8 @@ from pydantic_settings import BaseSettings
 
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
-from services.core.db import create_engine
 from services.core.live_text.client import create_client
+from services.core.pool import Pool
 from services.core.runs.store import RunStore
 from services.worker.live_text import TextSender
 from tests.integration.fragile_redis import FragileRedis, fragile_redis
@@ -210,7 +210,7 @@ async def text_sender(redis_settings: RedisSettings) -> AsyncIterator[TextSender
 async def worker_store(module_database: PostgresSettings) -> AsyncIterator[RunStore]:
     """The record as a worker has it: in another process than the API."""
     store = RunStore(
-        create_engine(module_database),
+        Pool(module_database),
         lease_ttl_s=30,
         max_crashes=3,
         rehint_after_s=10,

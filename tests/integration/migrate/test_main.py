@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from config.api import NEW_KEY
 from config.loading import EX_CONFIG
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.errors import StoreUnavailableError
+from services.core.pool import Pool
 from services.core.runs.keys import generate_key, parse_key
 from services.core.runs.store import RunStore
 from services.migrate.__main__ import (
@@ -72,7 +72,7 @@ def test_it_migrates_stores_the_key_and_can_be_repeated(empty_database: Postgres
 async def find(database: PostgresSettings, prefix: str) -> bytes | None:
     """The hash of a stored key."""
     store = RunStore(
-        create_engine(database), lease_ttl_s=1, max_crashes=1, rehint_after_s=1, max_queued_runs=1
+        Pool(database), lease_ttl_s=1, max_crashes=1, rehint_after_s=1, max_queued_runs=1
     )
     key = await store.find_key(prefix)
     await store.close()
@@ -142,11 +142,11 @@ async def test_a_wrong_password_is_said_at_once(empty_database: PostgresSettings
 
 async def test_waiting_ends(empty_database: PostgresSettings) -> None:
     """A PostgreSQL that never comes is given up after the time that was set."""
-    engine = create_engine(empty_database.model_copy(update={"port": free_port()}))
+    pool = Pool(empty_database.model_copy(update={"port": free_port()}))
     began_s = time.monotonic()
 
     with pytest.raises(StoreUnavailableError):
-        await wait_for(engine, timeout_s=1)
+        await wait_for(pool, timeout_s=1)
 
-    await engine.dispose()
+    await pool.close()
     assert 1 <= time.monotonic() - began_s < 5

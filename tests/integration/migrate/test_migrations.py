@@ -15,9 +15,10 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
+from services.core.pool import Pool
 from services.core.runs.store import RunStore
 from services.core.runs.tables import metadata
+from services.migrate.engine import create_engine
 from services.migrate.migrations import alembic_config, migrate
 from tests.integration.core.runs.pieces import run_sql
 
@@ -148,7 +149,7 @@ ADD_KEY = """
 async def store(empty_database: PostgresSettings) -> AsyncIterator[RunStore]:
     """A store of today on a database that a test migrates."""
     store = RunStore(
-        create_engine(empty_database),
+        Pool(empty_database),
         lease_ttl_s=30,
         max_crashes=3,
         rehint_after_s=10,

@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.runs.models import ApiKey, CallOpening, Event, Lease, NewRun, Run, shape_of
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
+from services.migrate.engine import create_engine
 
 STEPS = ("parse", "research", "compose")
 SHAPES = tuple(shape_of(pipeline, STEPS) for pipeline in ("outreach_email", "a", "b"))

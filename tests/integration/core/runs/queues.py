@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.runs.models import ApiKey
 from services.core.runs.store import RunStore
+from services.migrate.engine import create_engine
 from tests.integration.core.runs.pieces import SHAPES
 
 FILL = text(

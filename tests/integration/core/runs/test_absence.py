@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.errors import StoreFullError, StoreUnavailableError
+from services.core.pool import Pool
 from services.core.runs.models import ApiKey, Checkpoint, Failure, Lease
 from services.core.runs.states import FailureReason
 from services.core.runs.store import RunStore
+from services.migrate.engine import create_engine
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import (
     SHAPES,
@@ -46,7 +47,7 @@ async def far_store(proxy: TcpProxy, fresh_database: PostgresSettings) -> AsyncI
         }
     )
     store = RunStore(
-        create_engine(settings),
+        Pool(settings),
         lease_ttl_s=0.5,
         max_crashes=3,
         rehint_after_s=10,
@@ -278,7 +279,7 @@ async def test_a_wrong_password_is_an_absence(
     """A store that cannot log in is unavailable, whatever the reason."""
     settings = fresh_database.model_copy(update={"password": None})
     store = RunStore(
-        create_engine(settings), lease_ttl_s=1, max_crashes=3, rehint_after_s=1, max_queued_runs=1
+        Pool(settings), lease_ttl_s=1, max_crashes=3, rehint_after_s=1, max_queued_runs=1
     )
 
     with pytest.raises(StoreUnavailableError):

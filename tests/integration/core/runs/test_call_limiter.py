@@ -8,14 +8,16 @@ import pytest
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
-from services.core.db import Database, create_engine
+from services.core.db import Database
 from services.core.errors import BreakerOpenError, CallParkedError, StoreUnavailableError
+from services.core.pool import Pool
 from services.core.rate_limits import SeenLimit, SeenLimits
 from services.core.runs.call_limiter import Admission, CallFault, CallLimiter, LimitRules
 from services.core.runs.call_limits import BreakerState
 from services.core.runs.limit_state import WINDOW_START, Caps
 from services.core.runs.store import RunStore
 from services.core.usage import Usage
+from services.migrate.engine import create_engine
 from tests.integration.proxy import TcpProxy
 
 MODEL = "claude-sonnet-5-5"
@@ -28,7 +30,7 @@ async def open_limiter(fresh_database: PostgresSettings) -> AsyncIterator[Limite
     opened: list[tuple[CallLimiter, Database]] = []
 
     def open_one(*, settings: PostgresSettings = fresh_database, **rules: object) -> CallLimiter:
-        database = Database(create_engine(settings), timeout_s=4)
+        database = Database(Pool(settings), timeout_s=4)
         limiter = CallLimiter(database, rules=LimitRules(**rules))
         opened.append((limiter, database))
         return limiter

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.runs.store import RunStore
+from services.migrate.engine import create_engine
 from tests.integration.core.runs.pieces import SHAPES
 
 INSERT_KEY = text(

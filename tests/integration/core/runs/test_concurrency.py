@@ -9,13 +9,13 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.errors import LeaseLostError, RunNotCancellableError
 from services.core.runs.encoding import encode_json
 from services.core.runs.models import ApiKey, Checkpoint, Lease, Run
 from services.core.runs.statements import START_STEPS
 from services.core.runs.states import FINAL_EVENTS, EventType, RunState, StepState
 from services.core.runs.store import RunStore
+from services.migrate.engine import create_engine
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import (
     COST,
@@ -304,7 +304,7 @@ async def test_a_step_that_is_just_being_started_is_stopped_too(
     engine = create_engine(fresh_database)
 
     async with engine.begin() as connection:
-        await connection.execute(START_STEPS, {"items": items})
+        await connection.execute(text(START_STEPS.text), {"items": items})
         stopping = asyncio.ensure_future(stop(store, api_key, lease))
         await asyncio.sleep(0.3)
         assert not stopping.done()

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.runs.models import Lease
 from services.core.runs.store import RunStore
+from services.migrate.engine import create_engine
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import SHAPES, accept, run_sql
 from tests.integration.core.runs.queues import add_key, fill

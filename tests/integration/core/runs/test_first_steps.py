@@ -5,10 +5,10 @@ import asyncio
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.runs.models import ApiKey, Checkpoint, Lease
 from services.core.runs.states import EventType, StepState
 from services.core.runs.store import RunStore
+from services.migrate.engine import create_engine
 from tests.integration.core.runs.pieces import SHAPES, STEPS, accept, claim, events_of, run_sql
 
 CHECKPOINT_BEHIND_ITS_BACK = text(

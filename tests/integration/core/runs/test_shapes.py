@@ -4,15 +4,16 @@ import re
 from typing import Any
 
 import pytest
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
+from services.core.db import Statement
 from services.core.runs.claim_statements import BEGIN_CLAIM, CLAIM_DUE_RUNS
 from services.core.runs.models import ApiKey, shape_of
 from services.core.runs.states import RunState
 from services.core.runs.store import RunStore
 from services.core.runs.sweeps import REQUEUE_LAPSED_RUNS
+from services.migrate.engine import create_engine
 from tests.integration.conftest import StoreFactory
 from tests.integration.core.runs.pieces import SHAPES, STEPS, accept, claim, run_sql
 
@@ -91,19 +92,19 @@ async def test_totals_tell_of_runs_that_nobody_can_execute(
 
 async def explain(
     database: PostgresSettings,
-    statement: TextClause,
+    statement: Statement,
     parameters: dict[str, Any],
     *,
-    after: TextClause | None = None,
+    after: Statement | None = None,
     options: str = "VERBOSE FALSE",
 ) -> str:
     """PostgreSQL's plan of a statement, within a transaction that begins with another."""
     engine = create_engine(database)
     async with engine.connect() as connection:
         if after is not None:
-            await connection.execute(after)
+            await connection.execute(text(after.text))
         # Nothing is committed.
-        rows = await connection.execute(text(f"EXPLAIN ({options}) {statement}"), parameters)
+        rows = await connection.execute(text(f"EXPLAIN ({options}) {statement.text}"), parameters)
         plan = "\n".join(rows.scalars())
     await engine.dispose()
     return plan

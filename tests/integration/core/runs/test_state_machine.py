@@ -21,7 +21,6 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
-from services.core.db import create_engine
 from services.core.errors import (
     IdempotencyConflictError,
     LeaseLostError,
@@ -29,6 +28,7 @@ from services.core.errors import (
     RunNotCancellableError,
     RunNotReplayableError,
 )
+from services.core.pool import Pool
 from services.core.runs.models import (
     ApiKey,
     CallOpening,
@@ -51,6 +51,7 @@ from services.core.runs.states import (
 from services.core.runs.store import RunStore
 from services.core.runs.sweeps import SUSPECT_LAPSES
 from services.core.usage import Usage
+from services.migrate.engine import create_engine
 from tests.integration.core.runs.pieces import opening, settle
 
 Result = TypeVar("Result")
@@ -215,7 +216,7 @@ class RecordMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.engine = create_engine(self.settings)
         self.store = RunStore(
-            self.engine,
+            Pool(self.settings),
             lease_ttl_s=LEASE_TTL_S,
             max_crashes=MAX_CRASHES,
             rehint_after_s=3600,
@@ -234,6 +235,7 @@ class RecordMachine(RuleBasedStateMachine):
                 self.compare(run_id)
         finally:
             self.do(self.store.close())
+            self.runner.run(self.engine.dispose())
             self.runner.close()
 
     def do(self, awaitable: Awaitable[Result]) -> Result:

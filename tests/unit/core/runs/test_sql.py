@@ -9,7 +9,7 @@ def test_names_of_states_become_literals() -> None:
         "state IN :cancel_sources AND a = :claim_target AND b::text = :b AND c = :event_run_queued"
     )
 
-    text = str(statement(sql))
+    text = statement(sql).text
 
     expected = (
         "state IN ('queued', 'running') AND a = 'running' AND b::text = :b AND c = 'run.queued'"
