@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -12,6 +14,8 @@ from services.core.clock import monotonic_s
 
 IDLE_S = 60.0
 """Seconds after which a connection that nobody needed is closed, by whoever gives one back then."""
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
 class Row(asyncpg.Record):
@@ -37,17 +41,30 @@ class Pool:
     idle afterwards, and are closed.
     """
 
-    def __init__(self, settings: PostgresSettings, *, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        *,
+        idle_s: float = IDLE_S,
+        options: Mapping[str, str] = NO_OPTIONS,
+    ) -> None:
         """Take where PostgreSQL is; nothing connects yet.
 
         Args:
             settings: With the number of connections and the bounds on their use.
             idle_s: Seconds for which a connection is kept that nobody needs.
+            options: PostgreSQL's settings for these connections, besides those that all have.
         """
         self._settings = settings
         self._idle_s = idle_s
+        self._options = options
         self._idle: deque[tuple[Connection, float]] = deque()
         self._free = asyncio.Semaphore(settings.pool_size)
+
+    def apart(self, options: Mapping[str, str]) -> "Pool":
+        """One more connection to the same PostgreSQL, for statements that need settings of their own."""
+        settings = self._settings.model_copy(update={"pool_size": 1})
+        return Pool(settings, idle_s=self._idle_s, options=options)
 
     async def take(self) -> Connection:
         """A connection that is nobody else's until it is given back; waits while all are taken.
@@ -61,7 +78,7 @@ class Pool:
                 connection, _ = self._idle.pop()
                 if not connection.is_closed():
                     return connection
-            return await connect(self._settings)
+            return await connect(self._settings, self._options)
         except BaseException:
             self._free.release()
             raise
@@ -82,7 +99,9 @@ class Pool:
             await connection.close(timeout=self._settings.connect_timeout_s)
 
 
-async def connect(settings: PostgresSettings) -> Connection:
+async def connect(
+    settings: PostgresSettings, options: Mapping[str, str] = NO_OPTIONS
+) -> Connection:
     """A connection with bounds on both sides."""
     connection = await asyncpg.connect(
         host=settings.host,
@@ -92,7 +111,7 @@ async def connect(settings: PostgresSettings) -> Connection:
         database=settings.db,
         timeout=settings.connect_timeout_s,
         command_timeout=settings.statement_timeout_s,
-        server_settings=server_settings(settings),
+        server_settings={**server_settings(settings), **options},
         # Every statement is prepared once; there are some dozens, and some are long.
         statement_cache_size=200,
         max_cached_statement_lifetime=0,

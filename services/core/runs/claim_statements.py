@@ -86,19 +86,19 @@ first in the index anyway, and then the lane is not looked at."""
 # A plan takes longer to make than to execute, so one is made per connection, and kept. Made while
 # the table was small it would read all of it for each key, or join it to everything, when it is
 # large. So whatever the statistics say: by the index that has the order, and from there by ids.
-BEGIN_CLAIM = statement(
-    """
-    SELECT set_config('enable_seqscan', 'off', true),
-           set_config('enable_bitmapscan', 'off', true),
-           set_config('enable_hashjoin', 'off', true),
-           set_config('enable_mergejoin', 'off', true),
-           set_config('enable_hashagg', 'off', true),
-           set_config('enable_sort', 'off', true),
-           set_config('enable_material', 'off', true),
-           set_config('plan_cache_mode', 'force_generic_plan', true),
-           EXISTS (SELECT FROM api_keys WHERE max_running IS NOT NULL) AS has_limits
-    """
-)
+CLAIM_OPTIONS = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_hashagg": "off",
+    "enable_sort": "off",
+    "enable_material": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""PostgreSQL's settings for connections that claim."""
+
+HAS_LIMITS = "EXISTS (SELECT FROM api_keys WHERE max_running IS NOT NULL)"
 
 # Every limited key, and how many of its runs may run: none if another claimer is just counting
 # them. Who counts holds the key, so the next statement sees what every earlier claimer has
@@ -204,11 +204,11 @@ def _claim(candidates: str, *, condition: str) -> Statement:
             SELECT id, event_seq, :event_step_started,
                    jsonb_build_object('step', step, 'attempt', step_attempt)
               FROM claimed WHERE step IS NOT NULL)
-        SELECT seen.candidates, id, key_id, mode, attempts, fence, pipeline, input, traceparent,
+        SELECT seen.candidates, seen.has_limits, id, key_id, mode, attempts, fence, pipeline, input, traceparent,
                created_at, budget_usd, shape, step, step_attempt,
                is_isolated AND lapses > 0 AND crashes = 0 AS is_on_probation,
                extract(epoch FROM deadline_at - now())::double precision AS remaining_s
-          FROM (SELECT count(*) AS candidates FROM candidate) AS seen
+          FROM (SELECT count(*) AS candidates, {HAS_LIMITS} AS has_limits FROM candidate) AS seen
           LEFT JOIN claimed ON true
          ORDER BY place, next_at
         """  # noqa: S608 - constants of this module
@@ -238,7 +238,8 @@ CLAIM_DUE_RUNS = _claim(
                    coalesce({_number_of("key_id", by_key="at_work.by_key")}, 0) AS running,
                    {_number_of("key_id", by_key="CAST(:max_running AS jsonb)")} AS allowed
               FROM lane, at_work
-             WHERE lane.id IS NOT NULL),
+             -- Whoever has not locked the limited keys, because there were none, takes nothing if there are.
+             WHERE lane.id IS NOT NULL AND (CAST(:is_counted AS boolean) OR NOT {HAS_LIMITS})),
         bounded AS MATERIALIZED (
             SELECT contender.*, least(
                        allowed - running,

@@ -11,6 +11,7 @@ from services.core.runs.acceptance import RunAcceptance, accepted_run
 from services.core.runs.call_limiter import CallLimiter, LimitRules
 from services.core.runs.call_limits import CallLimits, list_call_limits
 from services.core.runs.calls import RunCalls
+from services.core.runs.claim_statements import CLAIM_OPTIONS
 from services.core.runs.claims import RunClaims
 from services.core.runs.client_record import ClientRecord
 from services.core.runs.key_records import KeyRecords
@@ -83,8 +84,10 @@ class RunStore(ClientRecord):
         self._acceptance = acceptance
         self._progress = RunProgress(self._database)
         self._calls = RunCalls(self._database)
+        self._claiming = Database(pool.apart(CLAIM_OPTIONS), timeout_s=timeout_s)
         self._claims = RunClaims(
             self._database,
+            claiming=self._claiming,
             lease_ttl_s=lease_ttl_s,
             run_timeout_s=run_timeout_s,
             release=self._progress.release_run,
@@ -108,6 +111,7 @@ class RunStore(ClientRecord):
         """Wait for what is being written, then close the connections."""
         parts = (self._acceptance, self._progress, self._calls)
         await asyncio.gather(*(part.drain() for part in parts))
+        await self._claiming.close()
         await self._database.close()
 
     # --- accept -------------------------------------------------------------------------------

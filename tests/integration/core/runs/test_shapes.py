@@ -1,6 +1,8 @@
 """A worker gets what it can execute, and no index is left unused for that."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from sqlalchemy import text
 
 from config.postgres import PostgresSettings
 from services.core.db import Statement
-from services.core.runs.claim_statements import BEGIN_CLAIM, CLAIM_DUE_RUNS
+from services.core.runs.claim_statements import CLAIM_DUE_RUNS, CLAIM_OPTIONS
 from services.core.runs.models import ApiKey, shape_of
 from services.core.runs.states import RunState
 from services.core.runs.store import RunStore
@@ -95,14 +97,14 @@ async def explain(
     statement: Statement,
     parameters: dict[str, Any],
     *,
-    after: Statement | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
     options: str = "VERBOSE FALSE",
 ) -> str:
-    """PostgreSQL's plan of a statement, within a transaction that begins with another."""
+    """PostgreSQL's plan of a statement on a connection with settings."""
     engine = create_engine(database)
     async with engine.connect() as connection:
-        if after is not None:
-            await connection.execute(text(after.text))
+        for name, value in settings.items():
+            await connection.execute(text(f"SET {name} = {value}"))
         # Nothing is committed.
         rows = await connection.execute(text(f"EXPLAIN ({options}) {statement.text}"), parameters)
         plan = "\n".join(rows.scalars())
@@ -140,6 +142,7 @@ CLAIMING = {
     "up_to": 100,
     "choose": 210,
     "max_running": "{}",
+    "is_counted": False,
     "owner": "w",
     "ttl_s": 30,
     "run_timeout_s": 60,
@@ -156,7 +159,7 @@ async def test_a_claim_jumps_from_key_to_key(
         await run_sql(fresh_database, FILL, "ANALYZE runs")
     parameters = {**CLAIMING, "shapes": ["p:1", "p:2"]}
 
-    plan = await explain(fresh_database, CLAIM_DUE_RUNS, parameters, after=BEGIN_CLAIM)
+    plan = await explain(fresh_database, CLAIM_DUE_RUNS, parameters, settings=CLAIM_OPTIONS)
 
     scans = [line.partition("->")[2].split() for line in plan.splitlines() if " on runs" in line]
     used = {scan[scan.index("using") + 1] for scan in scans if "using" in scan}
@@ -180,7 +183,7 @@ async def test_a_claim_reads_no_more_of_a_deep_queue(
             fresh_database,
             CLAIM_DUE_RUNS,
             parameters,
-            after=BEGIN_CLAIM,
+            settings=CLAIM_OPTIONS,
             options="ANALYZE, BUFFERS",
         )
         pages += [int(count) for count in re.findall(r"Buffers: shared hit=(\d+)", plan)[:1]]
