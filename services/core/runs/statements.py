@@ -15,7 +15,9 @@ from services.core.runs.states import Transition
 def _fenced(transition: Transition, columns: str, body: str) -> Statement:
     """A statement on runs that are still held; `columns` is what an item has besides run and fence.
 
-    A lease that has lapsed still holds until somebody notices: its holder is the only one.
+    A lease that has lapsed still holds until somebody notices: its holder is the only one. What
+    follows takes all it needs from `held`, and what an UPDATE returns: PostgreSQL expects few rows of
+    a CTE, and compares each of one with each of another where the two are joined.
     """
     return statement(
         f"""
@@ -23,7 +25,7 @@ def _fenced(transition: Transition, columns: str, body: str) -> Statement:
             SELECT * FROM json_to_recordset(CAST(:items AS json))
                        AS item (run_id uuid, fence bigint, {columns})),
         held AS (
-            SELECT runs.id AS run_id
+            SELECT item.*
               FROM runs JOIN item ON runs.id = item.run_id AND runs.fence = item.fence
              WHERE runs.state IN :{transition}_sources
              ORDER BY runs.id
@@ -35,13 +37,13 @@ def _fenced(transition: Transition, columns: str, body: str) -> Statement:
 
 # Calls whose answers are not wanted again: those that failed, and those that the try failed of. No
 # try has failed of an answer that is yet to come from a message batch.
-UNWANTED = """claude_calls.step = item.step
+UNWANTED = """claude_calls.step = held.step
            AND claude_calls.state NOT IN (:call_waiting, :call_submitted)
-           AND (claude_calls.state = :call_failed OR item.forgets_all
-                OR encode(claude_calls.question, 'hex') = ANY (item.forgotten))"""
+           AND (claude_calls.state = :call_failed OR held.forgets_all
+                OR encode(claude_calls.question, 'hex') = ANY (held.forgotten))"""
 FORGET_UNWANTED_CALLS = forgetting(
     f"""
-         USING held JOIN item USING (run_id)
+         USING held
          WHERE claude_calls.run_id = held.run_id AND {UNWANTED}
     """
 )
@@ -53,19 +55,19 @@ START_STEPS = _fenced(
     """
     started AS (
         UPDATE steps SET state = :step_running, attempts = attempts + 1, started_at = now()
-          FROM held JOIN item USING (run_id)
-         WHERE steps.run_id = held.run_id AND steps.name = item.step
+          FROM held
+         WHERE steps.run_id = held.run_id AND steps.name = held.step
            AND steps.state <> :step_succeeded
      RETURNING steps.run_id, steps.name, steps.attempts),
     changed AS (
         UPDATE runs SET event_seq = event_seq + 1 FROM started WHERE runs.id = started.run_id
-     RETURNING runs.id AS run_id, runs.event_seq),
+     RETURNING runs.id AS run_id, runs.event_seq, started.name, started.attempts),
     told AS (
         INSERT INTO events (run_id, seq, type, data)
         SELECT run_id, event_seq, :event_step_started,
                jsonb_build_object('step', name, 'attempt', attempts)
-          FROM changed JOIN started USING (run_id))
-    SELECT run_id, attempts FROM held LEFT JOIN started USING (run_id)
+          FROM changed)
+    SELECT run_id, attempts FROM held FULL JOIN started USING (run_id)
     """,
 )
 
@@ -85,16 +87,16 @@ RECORD_CHECKPOINTS = _fenced(
     f"""
     done AS (
         UPDATE steps
-           SET state = :step_succeeded, finished_at = now(), error = NULL, output = item.output
-          FROM held JOIN item USING (run_id)
-         WHERE steps.run_id = held.run_id AND steps.name = item.step
+           SET state = :step_succeeded, finished_at = now(), error = NULL, output = held.output
+          FROM held
+         WHERE steps.run_id = held.run_id AND steps.name = held.step
            AND steps.state <> :step_succeeded
      RETURNING steps.run_id, steps.name),
     {CALLS_OF_DONE},
     started AS (
         UPDATE steps SET state = :step_running, attempts = attempts + 1, started_at = now()
-          FROM held JOIN item USING (run_id)
-         WHERE steps.run_id = held.run_id AND steps.name = item.next_step
+          FROM held
+         WHERE steps.run_id = held.run_id AND steps.name = held.next_step
            AND steps.state NOT IN (:step_running, :step_succeeded)
      RETURNING steps.run_id, steps.name, steps.attempts),
     news AS (
@@ -117,11 +119,11 @@ RECORD_CHECKPOINTS = _fenced(
           FROM changed WHERE started IS NOT NULL)
     SELECT held.run_id, steps.name IS NOT NULL AS is_known,
            coalesce(started.attempts, following.attempts) AS next_attempt
-      FROM held JOIN item USING (run_id)
-      LEFT JOIN steps ON steps.run_id = held.run_id AND steps.name = item.step
+      FROM held
+      FULL JOIN started ON started.run_id = held.run_id
+      LEFT JOIN steps ON steps.run_id = held.run_id AND steps.name = held.step
       LEFT JOIN steps AS following
-             ON following.run_id = held.run_id AND following.name = item.next_step
-      LEFT JOIN started ON started.run_id = held.run_id
+             ON following.run_id = held.run_id AND following.name = held.next_step
     """,  # noqa: S608 - constants of this module
 )
 
@@ -134,27 +136,26 @@ FINISH_RUNS = _fenced(
     f"""
     done AS (
         UPDATE steps
-           SET state = :step_succeeded, finished_at = now(), error = NULL, output = item.output
-          FROM held JOIN item USING (run_id)
-         WHERE steps.run_id = held.run_id AND steps.name = item.step
+           SET state = :step_succeeded, finished_at = now(), error = NULL, output = held.output
+          FROM held
+         WHERE steps.run_id = held.run_id AND steps.name = held.step
            AND steps.state <> :step_succeeded
      RETURNING steps.run_id, steps.name),
     {CALLS_OF_DONE},
     changed AS (
         UPDATE runs
-           SET state = :finish_target, output = item.output, finished_at = now(),
+           SET state = :finish_target, output = held.output, finished_at = now(),
                lease_owner = NULL, lease_until = NULL,
                event_seq = event_seq + 1 + (runs.id IN (SELECT run_id FROM done))::integer,
                :free_calls_of_runs
-          FROM held JOIN item USING (run_id)
+          FROM held
          WHERE runs.id = held.run_id
-     RETURNING runs.id AS run_id, runs.key_id, runs.event_seq,
-               -- A join would compare each run with each: few rows are expected of a CTE.
-               CASE WHEN runs.id IN (SELECT run_id FROM done) THEN item.step END AS done),
+     RETURNING held.*, runs.key_id, runs.event_seq,
+               CASE WHEN runs.id IN (SELECT run_id FROM done) THEN held.step END AS done),
     stored AS (
         INSERT INTO emails (id, run_id, key_id, template_type, subject, body, metadata)
         SELECT email_id, run_id, key_id, template_type, subject, body, email_metadata
-          FROM changed JOIN item USING (run_id)
+          FROM changed
          WHERE email_id IS NOT NULL),
     told AS (
         INSERT INTO events (run_id, seq, type, data)
@@ -176,26 +177,26 @@ RETRY_RUNS = _fenced(
     changed AS (
         UPDATE runs
            SET state = :retry_target, lease_owner = NULL, lease_until = NULL,
-               next_at = now() + make_interval(secs => item.delay_s),
-               hint_at = now() + make_interval(secs => item.delay_s),
+               next_at = now() + make_interval(secs => held.delay_s),
+               hint_at = now() + make_interval(secs => held.delay_s),
                event_seq = event_seq + 1, :free_calls_of_runs
-          FROM held JOIN item USING (run_id)
+          FROM held
          WHERE runs.id = held.run_id
-     RETURNING runs.id AS run_id, runs.event_seq, runs.next_at),
+     RETURNING held.*, runs.event_seq, runs.next_at),
     failed AS (
         UPDATE steps
-           SET state = :step_pending, error = item.error,
-               failures = failures + CASE WHEN item.is_counted THEN 1 ELSE 0 END
-          FROM changed JOIN item USING (run_id)
-         WHERE steps.run_id = changed.run_id AND steps.name = item.step
+           SET state = :step_pending, error = changed.error,
+               failures = failures + CASE WHEN changed.is_counted THEN 1 ELSE 0 END
+          FROM changed
+         WHERE steps.run_id = changed.run_id AND steps.name = changed.step
            AND steps.state <> :step_succeeded
      RETURNING steps.run_id, steps.attempts),
     told AS (
         INSERT INTO events (run_id, seq, type, data)
         SELECT run_id, event_seq, :event_step_retrying,
-               jsonb_build_object('step', item.step, 'attempt', attempts, 'error', item.error,
+               jsonb_build_object('step', step, 'attempt', attempts, 'error', error,
                                   'next_at', next_at)
-          FROM changed JOIN item USING (run_id) LEFT JOIN failed USING (run_id))
+          FROM changed FULL JOIN failed USING (run_id))
     SELECT run_id FROM changed
     """,  # noqa: S608 - constants of this module
 )
@@ -212,29 +213,29 @@ PARK_RUNS = _fenced(
          WHERE claude_calls.state IN (:call_waiting, :call_submitted)
            FOR UPDATE OF claude_calls),
     parked AS MATERIALIZED (
-        SELECT item.*, now() + make_interval(secs =>
+        SELECT held.*, now() + make_interval(secs =>
                    CASE WHEN is_batch AND run_id NOT IN (SELECT run_id FROM awaited)
                         THEN 0 ELSE wait_s END) AS due_at
-          FROM held JOIN item USING (run_id)),
+          FROM held),
     changed AS (
         UPDATE runs
            SET state = :park_target, lease_owner = NULL, lease_until = NULL,
                next_at = parked.due_at, hint_at = parked.due_at, event_seq = event_seq + 1
           FROM parked
          WHERE runs.id = parked.run_id
-     RETURNING runs.id AS run_id, runs.event_seq, runs.next_at),
+     RETURNING parked.*, runs.event_seq, runs.next_at),
     stopped AS (
         UPDATE steps
            SET state = :step_pending,
-               attempts = attempts - CASE WHEN steps.name = item.step THEN 1 ELSE 0 END
-          FROM changed JOIN item USING (run_id)
+               attempts = attempts - CASE WHEN steps.name = changed.step THEN 1 ELSE 0 END
+          FROM changed
          -- All that are not done: one may have been started since this statement began.
          WHERE steps.run_id = changed.run_id AND steps.state <> :step_succeeded),
     told AS (
         INSERT INTO events (run_id, seq, type, data)
         SELECT run_id, event_seq, :event_step_waiting,
                jsonb_build_object('step', step, 'reason', reason, 'next_at', next_at)
-          FROM changed JOIN item USING (run_id))
+          FROM changed)
     SELECT run_id FROM changed
     """,
 )
@@ -248,10 +249,10 @@ RELEASE_RUNS = _fenced(
     changed AS (
         UPDATE runs
            SET state = :release_target, lease_owner = NULL, lease_until = NULL,
-               is_isolated = is_isolated AND NOT item.is_cleared,
-               next_at = now() + make_interval(secs => item.delay_s),
-               hint_at = now() + make_interval(secs => item.delay_s)
-          FROM held JOIN item USING (run_id)
+               is_isolated = is_isolated AND NOT held.is_cleared,
+               next_at = now() + make_interval(secs => held.delay_s),
+               hint_at = now() + make_interval(secs => held.delay_s)
+          FROM held
          WHERE runs.id = held.run_id
      RETURNING runs.id AS run_id),
     stopped AS (
@@ -264,7 +265,7 @@ RELEASE_RUNS = _fenced(
 
 FORGET_CALLS_OF_FAILED = forgetting(
     f"""
-         USING held JOIN item USING (run_id)
+         USING held
          WHERE claude_calls.run_id = held.run_id
            AND (claude_calls.state = :call_open OR {UNWANTED})
     """
@@ -278,19 +279,19 @@ FAIL_RUNS = _fenced(
     {FORGET_CALLS_OF_FAILED},
     changed AS (
         UPDATE runs
-           SET state = :fail_target, failure = item.failure, finished_at = now(),
+           SET state = :fail_target, failure = held.failure, finished_at = now(),
                lease_owner = NULL, lease_until = NULL, event_seq = event_seq + 1,
                :free_calls_of_runs
-          FROM held JOIN item USING (run_id)
+          FROM held
          WHERE runs.id = held.run_id
-     RETURNING runs.id AS run_id, runs.event_seq, runs.failure),
+     RETURNING held.*, runs.event_seq),
     failed AS (
         UPDATE steps
            SET state = :step_failed, finished_at = now(), failures = failures + 1,
-               error = item.failure ->> 'message'
-          FROM changed JOIN item USING (run_id)
+               error = changed.failure ->> 'message'
+          FROM changed
          WHERE steps.run_id = changed.run_id AND steps.state <> :step_succeeded
-           AND (steps.name = item.step OR item.step IS NULL AND steps.state = :step_running)),
+           AND (steps.name = changed.step OR changed.step IS NULL AND steps.state = :step_running)),
     told AS (
         INSERT INTO events (run_id, seq, type, data)
         SELECT run_id, event_seq, :event_run_failed, failure FROM changed)
