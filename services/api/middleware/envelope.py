@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 
-import uuid_utils.compat
+import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.middleware.body_limit import limited
@@ -125,7 +125,7 @@ def _id_of(headers: Mapping[bytes, bytes]) -> str:
         text = given.decode("latin-1")
         if _TRUSTED_ID.fullmatch(text):
             return text
-    made: str = uuid_utils.compat.uuid7().hex
+    made: str = uuid_utils.uuid7().hex
     return made
 
 

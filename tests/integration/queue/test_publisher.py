@@ -161,7 +161,7 @@ def test_closing_waits_no_longer_than_told(publisher: HintPublisher, fragile: Fr
 def test_an_unattended_queue_does_not_fill_redis(
     publisher: HintPublisher, fragile: FragileRedis
 ) -> None:
-    """While no worker is there, hints stop at a thousand messages."""
+    """While no worker is there, hints stop."""
     with fragile.client() as client:
         client.rpush(QueueName.RUNS, *["x"] * FULL_QUEUE)
 
