@@ -1,10 +1,10 @@
 """Who calls: a Bearer key, looked up by its prefix and compared by its hash."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from hmac import compare_digest
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
@@ -25,6 +25,7 @@ BODY_S = 60.0
 """Seconds for a whole body: of 32 MB that is 4 Mbit/s. Who sends more slowly would keep a place from others."""
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
+Answer = TypeVar("Answer", bound=Response | None)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -89,21 +90,23 @@ class KeyedRoute(APIRoute):
 
     async def try_at_once(self, request: Request) -> Response | None:
         """The answer to a request that FastAPI has not seen, if it can be given at once."""
-        async with self._admitted(request):
-            return await self.answer_at_once(request)
+        return await self._admit(request, self.answer_at_once)
 
     def get_route_handler(self) -> Handler:
         """The route's handler, behind the key and within the time that the record has."""
         handle = super().get_route_handler()
 
+        async def answer(request: Request) -> Response:
+            return await self.answer_at_once(request) or await handle(request)
+
         async def handle_keyed(request: Request) -> Response:
-            async with self._admitted(request):
-                return await self.answer_at_once(request) or await handle(request)
+            return await self._admit(request, answer)
 
         return handle_keyed
 
-    @asynccontextmanager
-    async def _admitted(self, request: Request) -> AsyncIterator[None]:
+    async def _admit(
+        self, request: Request, answer: Callable[[Request], Awaitable[Answer]]
+    ) -> Answer:
         """What goes before and around every answer."""
         state = request.app.state
         async with record_deadline(state.record_pulse) as deadline:
@@ -115,7 +118,7 @@ class KeyedRoute(APIRoute):
                 if self.has_body:
                     with deadline.paused():  # a slow client is not a slow record
                         await _read_body(request)
-                yield
+                return await answer(request)
 
 
 async def _read_body(request: Request) -> None:

@@ -1,8 +1,10 @@
 """How long a request may wait for a record that does not answer, whatever it asks of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 from services.core.clock import monotonic_s
 from services.core.errors import StoreUnavailableError
@@ -31,59 +33,65 @@ class Pulse:
         return monotonic_s() - self._answered_at_s
 
 
-class Deadline:
-    """The end of a request's time; put off while the record answers others."""
+class record_deadline:  # noqa: N801 - used like a function
+    """Cut off what takes longer than REQUEST_S while the record is silent; put off while it answers others.
 
-    def __init__(self, timeout: asyncio.Timeout, pulse: Pulse) -> None:
-        self._timeout = timeout
+    Each of the store's statements is bounded, but a request needs several, and waits for those of others. What is cut
+    off may have been committed or not, as with any StoreUnavailableError, which the end of the time is.
+
+    A class with one timer, and not a generator: every request goes through here.
+    """
+
+    __slots__ = ("_ends_at_s", "_is_paused", "_loop", "_pulse", "_timeout", "_timer")
+
+    def __init__(self, pulse: Pulse) -> None:
+        """Take what is to know whether the record answers."""
         self._pulse = pulse
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(REQUEST_S, self._check)
+        self._timeout = asyncio.timeout(None)
+        self._is_paused = False
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        self._check_at(self._loop.time() + REQUEST_S)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as timeout:
+            raise StoreUnavailableError from timeout
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let time stand still while the request waits for something else than the record."""
-        left_s = self._timer.when() - self._loop.time()
-        self._timer.cancel()
+        began_at_s = self._loop.time()
+        self._is_paused = True
         try:
             yield
         finally:
-            self._timer = self._loop.call_later(left_s, self._check)
+            self._is_paused = False
+            self._ends_at_s += self._loop.time() - began_at_s
+            if self._timer.when() <= self._loop.time():  # it rang meanwhile, or is about to
+                self._timer.cancel()
+                self._check_at(self._ends_at_s)
 
-    def end(self) -> None:
-        """The request has its answer."""
-        self._timer.cancel()
+    def _check_at(self, moment_s: float) -> None:
+        self._ends_at_s = moment_s
+        self._timer = self._loop.call_at(moment_s, self._check)
 
     def _check(self) -> None:
-        left_s = SILENCE_S - self._pulse.silence_s
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._check)
+        if self._is_paused:
+            return
+        now_s = self._loop.time()
+        ends_at_s = max(self._ends_at_s, now_s + SILENCE_S - self._pulse.silence_s)
+        if ends_at_s > now_s:
+            self._check_at(ends_at_s)
         else:
-            self._timeout.reschedule(self._loop.time())
-
-
-@asynccontextmanager
-async def record_deadline(pulse: Pulse) -> AsyncIterator[Deadline]:
-    """Cut off what takes longer than REQUEST_S while the record is silent.
-
-    Each of the store's statements is bounded, but a request needs several, and waits for those of others. What is cut
-    off may have been committed or not, as with any StoreUnavailableError.
-
-    Args:
-        pulse: Whether the record answers.
-
-    Raises:
-        StoreUnavailableError: The time is over.
-    """
-    timeout = asyncio.timeout(None)
-    try:
-        async with timeout:
-            deadline = Deadline(timeout, pulse)
-            try:
-                yield deadline
-            finally:
-                deadline.end()
-    except TimeoutError as error:
-        if timeout.expired():
-            raise StoreUnavailableError from error
-        raise
+            self._timeout.reschedule(now_s)

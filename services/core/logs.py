@@ -55,8 +55,8 @@ def log_context() -> dict[str, str]:
     if not span.is_valid:
         return bound_values()
     ids = {
-        "trace_id": trace.format_trace_id(span.trace_id),
-        "span_id": trace.format_span_id(span.span_id),
+        "trace_id": f"{span.trace_id:032x}",
+        "span_id": f"{span.span_id:016x}",
     }
     return {**bound_values(), **ids}
 
@@ -86,7 +86,8 @@ class JsonLines(JsonFormatter):
         log_data["time"] = _time_of(record).isoformat(timespec="milliseconds")
         log_data["level"] = record.levelname
         log_data["logger"] = record.name
-        log_data["message"] = _ANSI.sub("", record.message)
+        message = record.message
+        log_data["message"] = _ANSI.sub("", message) if "\x1b" in message else message
         log_data.update(log_context())
 
     def format(self, record: logging.LogRecord) -> str:
@@ -95,10 +96,10 @@ class JsonLines(JsonFormatter):
             return scrub(super().format(record))
         # The same, where there is nothing but a message and extras.
         record.message = record.getMessage()
-        facts = vars(record).items()
         line: dict[str, Any] = {}
         self._begin(line, record)
-        line.update((k, v) for k, v in facts if k not in self._skip_fields and k[0] != "_")
+        facts = vars(record).items()
+        line |= {k: v for k, v in facts if k not in self._skip_fields and k[0] != "_"}
         return scrub(self.jsonify_log_record(line))
 
 
@@ -222,5 +223,7 @@ def logging_config(settings: LogfireSettings) -> dict[str, Any]:
 
 def configure(settings: LogfireSettings) -> None:
     """Send every logger of this process, and Python's warnings, through one handler to stderr."""
+    # No line has these, and each record would look them up (Logging HOWTO, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.config.dictConfig(logging_config(settings))
     logging.captureWarnings(capture=True)

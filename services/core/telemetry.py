@@ -7,8 +7,8 @@ Spans carry names, ids, sizes and times; prompts and answers only with LOGFIRE_C
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
@@ -180,9 +180,10 @@ def _within(timeout_ms: int, action: Callable[[], object]) -> None:
 
 def current_traceparent() -> str | None:
     """The W3C traceparent of the current span, or None outside a span."""
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier)
-    return carrier.get("traceparent")
+    ids = trace.get_current_span().get_span_context()
+    if not ids.is_valid:
+        return None
+    return f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
 
 
 def span(
@@ -254,9 +255,15 @@ class _Unrecorded(AbstractContextManager[trace.Span]):
         self._bound.__exit__(None, None, None)
 
 
-@contextmanager
-def unrecorded_request(traceparent: str | None) -> Iterator[None]:
-    """Ids for what a request causes: a new span's, in the caller's trace or in a new one."""
+def unrecorded_request(
+    traceparent: str | None, **logged: str
+) -> AbstractContextManager[trace.Span]:
+    """Ids for what a request causes: a new span's, in the caller's trace or in a new one.
+
+    Args:
+        traceparent: The caller's, as it came.
+        logged: Goes into each log line written inside.
+    """
     known = _NO_IDS
     if traceparent:
         caller = trace.get_current_span(_PROPAGATOR.extract({"traceparent": traceparent}))
@@ -266,11 +273,7 @@ def unrecorded_request(traceparent: str | None) -> Iterator[None]:
         span_id=_IDS.generate_span_id(),
         is_remote=False,
     )
-    token = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(ids)))
-    try:
-        yield
-    finally:
-        otel_context.detach(token)
+    return _Unrecorded(trace.set_span_in_context(trace.NonRecordingSpan(ids)), logged)
 
 
 def annotate(**attributes: Any) -> None:

@@ -6,10 +6,10 @@ One middleware, not one for each: a call through five of them takes longer than 
 import logging
 import re
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 
-import uuid_utils.compat
+import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.middleware.body_limit import limited
@@ -25,7 +25,6 @@ QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 SERVER_ERROR = 500
 ID_HEADER = b"x-request-id"
 _TRUSTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_AS_IT_IS: AbstractContextManager[None] = nullcontext()
 
 Measure = Callable[[str, str, int, float], None]
 """Takes method, route, status and seconds."""
@@ -96,31 +95,28 @@ class EnvelopeMiddleware:
                 message["headers"] = [*with_security_headers(message["headers"]), id_header]
             await send(message)
 
-        with logs.bound(request_id=request_id), self._trace_ids(headers):
+        with self._told_as(request_id, headers):
             telemetry.annotate(request_id=request_id)
             try:
                 await self._app(scope, receive, send_enveloped)
             finally:
                 self._tell(scope, status, monotonic_s() - started_s)
 
-    def _trace_ids(self, headers: Mapping[bytes, bytes]) -> AbstractContextManager[None]:
+    def _told_as(
+        self, request_id: str, headers: Mapping[bytes, bytes]
+    ) -> AbstractContextManager[object]:
         if not self._makes_trace_ids:
-            return _AS_IT_IS
-        return telemetry.unrecorded_request(headers.get(b"traceparent", b"").decode("latin-1"))
+            return logs.bound(request_id=request_id)
+        traceparent = headers.get(b"traceparent", b"").decode("latin-1")
+        return telemetry.unrecorded_request(traceparent, request_id=request_id)
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         method, route = scope["method"], getattr(scope.get("route"), "path", UNMATCHED)
         self._measure(method, route, status, seconds)
         if route in QUIET_ROUTES and status < SERVER_ERROR:
             return
-        facts = {
-            "method": method,
-            "route": route,
-            "status": status,
-            "ms": round(seconds * 1000, 1),
-        }
         if logger.isEnabledFor(logging.INFO):
-            logger.handle(_line(facts))
+            logger.handle(_line(method, route, status, round(seconds * 1000, 1)))
 
 
 def _id_of(headers: Mapping[bytes, bytes]) -> str:
@@ -129,16 +125,15 @@ def _id_of(headers: Mapping[bytes, bytes]) -> str:
         text = given.decode("latin-1")
         if _TRUSTED_ID.fullmatch(text):
             return text
-    made: str = uuid_utils.compat.uuid7().hex
+    made: str = uuid_utils.uuid7().hex
     return made
 
 
-def _line(facts: dict[str, object]) -> logging.LogRecord:
+def _line(method: str, route: str, status: int, ms: float) -> logging.LogRecord:
     """As logger.info makes it, which first looks for its caller in the stack."""
-    text = "%(method)s %(route)s %(status)s %(ms)s ms"
-    return logger.makeRecord(
-        logger.name, logging.INFO, __file__, 0, text, (facts,), None, extra=facts
-    )
+    text = f"{method} {route} {status} {ms} ms"
+    facts = {"method": method, "route": route, "status": status, "ms": ms}
+    return logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None, extra=facts)
 
 
 def _without_body(send: Send) -> Send:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from pydantic import Field, StringConstraints, TypeAdapter
 from pydantic_core import from_json
 
+from services.api.accepted_json import accepted_json
 from services.api.admission import check_input, find_pipeline, require_claude
 from services.api.auth import BEARER, JSON, Caller, KeyedRoute, get_caller
 from services.api.dependencies import Deps, Store, get_dependencies
@@ -108,8 +109,8 @@ class _CreateRunRoute(KeyedRoute):
             body = CreateRun.model_validate(from_json(await request.body()))
         except (ValueError, RecursionError):
             return None
-        run = await _accept(request, body, idempotency_key[0] if idempotency_key else None)
-        content = Run.model_validate(run).model_dump_json()
+        run, is_new = await _accept(request, body, idempotency_key[0] if idempotency_key else None)
+        content = accepted_json(run) if is_new else Run.model_validate(run).model_dump_json()
         return Response(content, 202, {"Location": _path_of(run)}, JSON)
 
 
@@ -120,12 +121,14 @@ async def create_run(
     idempotency_key: IdempotencyKey = None,
 ) -> models.Run:
     """Accept a run. It is in the record when this returns; what happens to it is in the run and its events."""
-    run = await _accept(request, body, idempotency_key)
+    run, _ = await _accept(request, body, idempotency_key)
     response.headers["Location"] = _path_of(run)
     return run
 
 
-async def _accept(request: Request, body: CreateRun, idempotency_key: str | None) -> models.Run:
+async def _accept(
+    request: Request, body: CreateRun, idempotency_key: str | None
+) -> tuple[models.Run, bool]:
     deps = await get_dependencies(request)
     pipeline = find_pipeline(deps, body.pipeline)
     check_input(pipeline, body.input)
@@ -148,7 +151,7 @@ async def _accept(request: Request, body: CreateRun, idempotency_key: str | None
     annotate(run_id=run.id)
     if is_new:
         deps.publisher.hint(run.id)
-    return run
+    return run, is_new
 
 
 def _path_of(run: models.Run) -> str:

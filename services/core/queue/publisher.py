@@ -18,6 +18,8 @@ BUSY_SHARE = 0.1
 Celery takes most of a millisecond of CPU for each message, which is as much as accepting a run."""
 FULL_QUEUE = 1000
 """Messages in a queue above which hints are left out: workers have enough to wake up for."""
+WAKE_UPS_WAITING = 100
+"""The same where a message only wakes a worker: more would wake none that these do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,15 @@ class HintPublisher:
         ordinary = [hint for task, hint in hints if task is TaskName.EXECUTE_RUN]
         suspects = {hint.run_id: hint for task, hint in hints if task is not TaskName.EXECUTE_RUN}
         with self._app.producer_pool.acquire(block=True) as producer:
-            self._send(producer, TaskName.EXECUTE_RUN, ordinary[:WAKE_UPS_PER_FLUSH])
-            self._send(producer, TaskName.EXECUTE_ISOLATED_RUN, list(suspects.values()))
+            wake_ups = ordinary[:WAKE_UPS_PER_FLUSH]
+            self._send(producer, TaskName.EXECUTE_RUN, wake_ups, up_to=WAKE_UPS_WAITING)
+            isolated = list(suspects.values())
+            self._send(producer, TaskName.EXECUTE_ISOLATED_RUN, isolated, up_to=FULL_QUEUE)
 
-    def _send(self, producer: Producer, task: TaskName, hints: list[_Hint]) -> None:
+    def _send(self, producer: Producer, task: TaskName, hints: list[_Hint], *, up_to: int) -> None:
         if not hints:
             return
-        room = FULL_QUEUE - queue_depth(producer, QUEUE_OF_TASK[task])
+        room = up_to - queue_depth(producer, QUEUE_OF_TASK[task])
         for hint in hints[: max(0, room)]:
             hint.context.run(
                 self._app.send_task,

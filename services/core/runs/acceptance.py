@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -213,14 +214,14 @@ class _QueueDepth:
 
 def _encode(run_id: UUID, new: NewRun) -> str:
     """A run as an item of ACCEPT_RUNS."""
-    own = {"id": run_id, "batch_row": new.batch_row, "input": new.input}
+    own = {"id": str(run_id), "batch_row": new.batch_row, "input": new.input}
     return encode_json(own | shared_members(new))
 
 
 def shared_members(new: NewRun) -> Json:
     """An item of ACCEPT_RUNS without what each run of a batch has of its own."""
     return {
-        "key_id": new.key_id,
+        "key_id": str(new.key_id),
         "idempotency_key": new.idempotency_key,
         "request_hash": new.request_hash,
         "pipeline": new.pipeline,
@@ -237,20 +238,6 @@ def shared_members(new: NewRun) -> Json:
 
 def accepted_run(new: NewRun, *, run_id: UUID, created_at: datetime) -> Run:
     """A run as it is right after its acceptance."""
-    steps = tuple(
-        StepRecord(
-            name=name,
-            state=StepState.PENDING,
-            attempts=0,
-            started_at=None,
-            finished_at=None,
-            usage=_NO_USAGE,
-            cost_usd=_NO_COST,
-            error=None,
-            output=None,
-        )
-        for name in new.step_names
-    )
     return Run(
         id=run_id,
         key_id=new.key_id,
@@ -261,7 +248,7 @@ def accepted_run(new: NewRun, *, run_id: UUID, created_at: datetime) -> Run:
         failure=None,
         metadata=new.metadata,
         priority=new.priority,
-        steps=steps,
+        steps=_pending(new.step_names),
         usage=_NO_USAGE,
         cost_usd=_NO_COST,
         budget_usd=new.budget_usd,
@@ -277,4 +264,23 @@ def accepted_run(new: NewRun, *, run_id: UUID, created_at: datetime) -> Run:
         mode=new.mode,
         batch_id=new.batch_id,
         batch_row=new.batch_row,
+    )
+
+
+@lru_cache
+def _pending(step_names: tuple[str, ...]) -> tuple[StepRecord, ...]:
+    """The steps of a new run: the same for all of a pipeline."""
+    return tuple(
+        StepRecord(
+            name=name,
+            state=StepState.PENDING,
+            attempts=0,
+            started_at=None,
+            finished_at=None,
+            usage=_NO_USAGE,
+            cost_usd=_NO_COST,
+            error=None,
+            output=None,
+        )
+        for name in step_names
     )

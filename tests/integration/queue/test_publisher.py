@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from services.core.queue.contracts import QueueName, TaskName
-from services.core.queue.publisher import FULL_QUEUE, HintPublisher
+from services.core.queue.publisher import FULL_QUEUE, WAKE_UPS_WAITING, HintPublisher
 from tests.integration.fragile_redis import STATES, FragileRedis
 from tests.integration.worker.pool_worker import wait_until
 
@@ -161,7 +161,7 @@ def test_closing_waits_no_longer_than_told(publisher: HintPublisher, fragile: Fr
 def test_an_unattended_queue_does_not_fill_redis(
     publisher: HintPublisher, fragile: FragileRedis
 ) -> None:
-    """While no worker is there, hints stop at a thousand messages."""
+    """While no worker is there, hints stop."""
     with fragile.client() as client:
         client.rpush(QueueName.RUNS, *["x"] * FULL_QUEUE)
 
@@ -170,6 +170,23 @@ def test_an_unattended_queue_does_not_fill_redis(
 
     with fragile.client() as client:
         assert FULL_QUEUE == client.llen(QueueName.RUNS)
+
+
+def test_messages_that_only_wake_workers_stop_at_a_hundred(
+    publisher: HintPublisher, fragile: FragileRedis
+) -> None:
+    """More would wake nobody else; those of suspect runs are for one run each, and go on."""
+    queues = (QueueName.RUNS, QueueName.ISOLATED)
+    with fragile.client() as client:
+        for queue in queues:
+            client.rpush(queue, *["x"] * WAKE_UPS_WAITING)
+
+    publisher.hint(uuid4())
+    publisher.hint(uuid4(), is_isolated=True)
+    publisher.close(timeout_s=5)
+
+    with fragile.client() as client:
+        assert [WAKE_UPS_WAITING, WAKE_UPS_WAITING + 1] == [client.llen(name) for name in queues]
 
 
 @pytest.mark.parametrize("queue", [QueueName.RUNS, QueueName.ISOLATED])

@@ -69,6 +69,18 @@ async def test_a_pause_costs_no_time() -> None:
     assert passed == ["the pause"]
 
 
+async def test_time_that_stood_still_does_not_end_the_request_later() -> None:
+    """Nor does it cut off what comes after the request."""
+    async with record_deadline(Pulse()) as limit:
+        await asyncio.sleep(SHORT_S / 5)
+        with limit.paused():
+            await asyncio.sleep(SHORT_S / 5)
+        with limit.paused():
+            await asyncio.sleep(SHORT_S * 1.5)
+
+    await asyncio.sleep(SHORT_S * 2)
+
+
 async def test_while_the_record_answers_others_nobody_is_cut_off() -> None:
     """A busy machine is slow, not down; once the record is silent, the request ends."""
     pulse = Pulse()
