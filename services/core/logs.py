@@ -29,15 +29,17 @@ class bound:  # noqa: N801 - used like a function
     A class, and not a generator: each step of each run goes through here.
     """
 
-    __slots__ = ("_token", "_values")
+    __slots__ = ("_bound", "_token")
 
     def __init__(self, **values: object) -> None:
-        self._values = values
+        # Merged here and not on entry, so that a run that waits has one dict for this and not two.
+        named = {name: str(value) for name, value in values.items()}
+        self._bound = {**bound_values(), **named} if named else None
         self._token: Token[dict[str, str] | None] | None = None
 
     def __enter__(self) -> None:
-        named = {name: str(value) for name, value in self._values.items()}
-        self._token = _BOUND.set({**bound_values(), **named})
+        if self._bound is not None:
+            self._token = _BOUND.set(self._bound)
 
     def __exit__(self, *error: object) -> None:
         if self._token is not None:

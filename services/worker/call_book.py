@@ -37,9 +37,11 @@ class CallBook:
             call.state in {CallState.WAITING, CallState.SUBMITTED} for call in self._past.values()
         )
         self._numbers: dict[bytes, int] = {}
-        self._under_way: set[UUID] = set()
-        self._change: asyncio.Event | None = None  # most tries wait for none
-        self._settling: set[asyncio.Task[None]] = set()
+        # Lists, as they are short: thousands of tries wait for Claude, and an empty set has 216 bytes.
+        self._under_way: list[UUID] = []
+        self._settling: list[asyncio.Task[None]] = []
+        self._ends = 0
+        self._next_end: asyncio.Event | None = None  # most tries wait for none
         self.usage = NO_USAGE
         self.cost_usd = NO_COST
 
@@ -59,11 +61,17 @@ class CallBook:
         """Whether a call of this try will be settled."""
         return bool(self._under_way)
 
-    def next_change(self) -> asyncio.Event:
-        """Set when a call of this try has ended."""
-        if self._change is None:
-            self._change = asyncio.Event()
-        return self._change
+    @property
+    def ends(self) -> int:
+        """How many calls of this try have ended."""
+        return self._ends
+
+    async def next_end(self, *, after: int) -> None:
+        """Wait until more calls of this try have ended than so many."""
+        while self._ends <= after:
+            if self._next_end is None:
+                self._next_end = asyncio.Event()
+            await self._next_end.wait()
 
     async def open(
         self,
@@ -91,7 +99,7 @@ class CallBook:
         )
         call = await until_store_answers(partial(self._store.open_call, self._lease, opening))
         if call.answer is None and request is None:
-            self._under_way.add(call.reservation)
+            self._under_way.append(call.reservation)
         self._has_calls_in_batches |= request is not None
         return call
 
@@ -112,10 +120,11 @@ class CallBook:
 
     def leave(self, call: OpenCall) -> None:
         """The call is over for this try, settled or not."""
-        self._under_way.discard(call.reservation)
-        if self._change is not None:
-            self._change.set()
-            self._change = None
+        self._under_way.remove(call.reservation)
+        self._ends += 1
+        if self._next_end is not None:
+            self._next_end.set()
+            self._next_end = None
 
     async def _settle(
         self,
@@ -144,6 +153,6 @@ class CallBook:
             is_doubtful=is_doubtful,
         )
         settling = asyncio.create_task(until_store_answers(write))
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
+        self._settling.append(settling)
+        settling.add_done_callback(self._settling.remove)
         await asyncio.shield(settling)

@@ -73,9 +73,9 @@ class TryText:
         self, sender: "TextSender", run_id: UUID, *, fence: int, step: str, attempt: int
     ) -> None:
         self.calls: list[CallText] = []
-        self.is_sent = asyncio.Event()
-        self.is_sent.set()
+        self.is_sent = True
         self.is_closed = False
+        self._sent: asyncio.Event | None = None  # for a try that ends with text on its way
         self._sender = sender
         self._run_id = run_id
         self._fence, self._step, self._attempt = fence, step, attempt
@@ -93,19 +93,26 @@ class TryText:
 
         async def take(piece: str) -> None:
             if not self.is_closed and call.grow(piece):
-                self.is_sent.clear()
+                self.is_sent = False
                 self._sender.send_soon(call)
 
         return take
 
     async def flush(self) -> None:
         """Wait until all is sent, if Redis is well, and for a tenth of a second at most."""
-        if self._sender.is_failing or self.is_sent.is_set():
+        if self._sender.is_failing or self.is_sent:
             return
         self._sender.hurry()
+        self._sent = asyncio.Event()
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
-                await self.is_sent.wait()
+                await self._sent.wait()
+
+    def note_sent(self) -> None:
+        """All of its texts are in Redis."""
+        self.is_sent = True
+        if self._sent is not None:
+            self._sent.set()
 
     def close(self) -> None:
         """The try has ended: its texts are needed for a few seconds more."""
@@ -202,7 +209,7 @@ class TextSender:
         self.is_failing = False
         waiting = {call.tried for call in self._news}
         for tried in {call.tried for call in news} - waiting:
-            tried.is_sent.set()
+            tried.note_sent()
 
     async def _send_part(self, calls: list[CallText]) -> None:
         """Send the new text of some calls in one round trip."""

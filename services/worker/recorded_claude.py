@@ -132,14 +132,14 @@ class RecordedClaude:
         if kept is not None:
             return self._reread([name.question], kept, answer_type)
         while True:
-            change = self._book.next_change()
+            ends = self._book.ends
             ticket, admitted = await self._admit(request, answer_type)
             try:
                 call, ceiling_usd = await self._reserve(name, admitted, answer_type)
             except BudgetBusyError as busy:
                 await self._admits.note_unmade(ticket)
                 self._check_patience(busy)
-                await change.wait()
+                await self._book.next_end(after=ends)
             except BaseException:
                 await self._admits.note_unmade(ticket)
                 raise

@@ -7,13 +7,14 @@ from decimal import Decimal
 
 import anthropic
 import httpx2
-from anthropic.types import Message
+from anthropic import AsyncStream
+from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import BaseModel
 
 from config.anthropic import AnthropicSettings
 from services.core.claude.answer import read_answer
 from services.core.claude.arrival import Arrival
-from services.core.claude.chat_span import chat_span, note_answer
+from services.core.claude.chat_span import ChatSpan, note_answer
 from services.core.claude.cost import PriceList
 from services.core.claude.error_map import our_error, to_claude_error, unseen_end
 from services.core.claude.estimates import Experience
@@ -21,6 +22,7 @@ from services.core.claude.kept import keep_answer, read_kept
 from services.core.claude.messages import (
     Params,
     count_params,
+    message_body,
     message_params,
     question_hash,
     size_bytes,
@@ -37,6 +39,7 @@ from services.core.claude.sdk_clients import SdkClients
 from services.core.claude.turns import CallPrice, following_turn
 from services.core.errors import ClaudeError, ClaudeNotConfiguredError
 
+MESSAGES_PATH = "/v1/messages"
 # ValueError, LookupError and TypeError are of a stream that is not the API's: broken JSON, or a piece of a
 # block that never began.
 STREAM_ERRORS = (anthropic.APIError, httpx2.HTTPError, ValueError, LookupError, TypeError)
@@ -78,7 +81,7 @@ class AnthropicClaude:
             raise ClaudeNotConfiguredError
         params = self._params(request, answer_type)
         arrivals: list[Arrival] = []
-        with chat_span(request, model=params["model"], server=self._clients.first.base_url.host):
+        with ChatSpan(request, model=params["model"], server=self._clients.first.base_url.host):
             try:
                 await self._converse(request, params, arrivals, on_text, ceiling_usd)
                 answer = read_answer(_messages(arrivals), answer_type)
@@ -206,7 +209,7 @@ class AnthropicClaude:
         try:
             async with (
                 self._clients.client() as client,
-                await client.messages.create(**params, stream=True) as stream,
+                await _post(client, message_body(params)) as stream,
             ):
                 arrival.begin(stream.response)
                 async for portion in stream.response.aiter_bytes():
@@ -242,6 +245,20 @@ class AnthropicClaude:
             spend = self._prices.total_of(messages, asked_model=params["model"])
             error.usage, error.cost_usd = spend.usage, spend.cost_usd
             note_answer(messages, spend, is_simulated=arrivals[-1].is_simulated)
+
+
+async def _post(
+    client: anthropic.AsyncAnthropic, body: bytes
+) -> AsyncStream[RawMessageStreamEvent]:
+    """What `client.messages.create(..., stream=True)` gives."""
+    return await client.post(
+        MESSAGES_PATH,
+        content=body,
+        cast_to=Message,
+        stream=True,
+        stream_cls=AsyncStream[RawMessageStreamEvent],
+        options={"headers": {"Content-Type": "application/json"}},
+    )
 
 
 def _messages(arrivals: list[Arrival]) -> list[Message]:

@@ -4,8 +4,9 @@ Names are those of OpenTelemetry's conventions for generative AI. The SDK's own 
 know neither cost nor our errors, and each call would count twice.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 from anthropic.types import Message
@@ -17,31 +18,44 @@ from services.core.errors import ClaudeError
 from services.core.telemetry import annotate, record_content, span
 
 
-@contextmanager
-def chat_span(request: ClaudeRequest, *, model: str, server: str) -> Iterator[None]:
-    """A span around one call.
+class ChatSpan(AbstractContextManager[None]):
+    """A span around one call; a class, and not a generator, as thousands wait within one."""
 
-    Args:
-        request: What is asked; only its size limit gets into the span, unless content is captured.
-        model: The model that is asked.
-        server: Host name of the API or the simulator.
-    """
-    attributes: dict[str, Any] = {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "anthropic",
-        "gen_ai.request.model": model,
-        "gen_ai.request.max_tokens": request.max_tokens,
-        "gen_ai.request.stream": True,
-        "gen_ai.output.type": "json",
-        "server.address": server,
-    }
-    with span(f"chat {model}", **attributes):
-        record_content(system=request.system, prompt=request.prompt)
-        try:
-            yield
-        except ClaudeError as error:
+    __slots__ = ("_request", "_span")
+
+    def __init__(self, request: ClaudeRequest, *, model: str, server: str) -> None:
+        """Take what it tells.
+
+        Args:
+            request: What is asked; only its size limit gets into the span, unless content is captured.
+            model: The model that is asked.
+            server: Host name of the API or the simulator.
+        """
+        attributes: dict[str, Any] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "anthropic",
+            "gen_ai.request.model": model,
+            "gen_ai.request.max_tokens": request.max_tokens,
+            "gen_ai.request.stream": True,
+            "gen_ai.output.type": "json",
+            "server.address": server,
+        }
+        self._request = request
+        self._span = span(f"chat {model}", **attributes)
+
+    def __enter__(self) -> None:
+        self._span.__enter__()
+        record_content(system=self._request.system, prompt=self._request.prompt)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, ClaudeError):
             annotate(**{"error.type": error.error_type or type(error).__name__})
-            raise
+        self._span.__exit__(kind, error, traceback)
 
 
 def note_answer(messages: Sequence[Message], spend: Spend, *, is_simulated: bool) -> None:

@@ -66,6 +66,14 @@ def count_params(params: Params) -> Params:
     return {key: value for key, value in params.items() if key not in {"max_tokens", "metadata"}}
 
 
+def message_body(params: Params) -> bytes:
+    """The body of POST /v1/messages whose answer streams in, as the SDK would write it.
+
+    It copies the parameters some times, and keeps the copies until the answer comes.
+    """
+    return json.dumps(params | {"stream": True}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def question_hash(params: Params) -> bytes:
     """SHA-256 of all but the metadata.
 

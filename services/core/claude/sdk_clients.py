@@ -4,9 +4,8 @@ A pool of HTTPX looks at all of its connections, and asks the system about some,
 ends. For a thousand calls in one pool that was 0.7 ms of the 2.7 ms of a call's HTTP, so each client has a few. ADR 6.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from ssl import SSLContext
 
@@ -62,13 +61,30 @@ def sdk_client(
     return client
 
 
-@dataclass(slots=True, eq=False)
-class _Line:
-    """A client, and how many calls use it."""
+class _Line(AbstractAsyncContextManager[anthropic.AsyncAnthropic]):
+    """A client, and how many calls use it. A call is a block within; no generator, of which each would need one."""
 
-    client: anthropic.AsyncAnthropic
-    max_calls: int
-    calls: int = 0
+    __slots__ = ("_on_unused", "calls", "client", "max_calls")
+
+    def __init__(
+        self,
+        client: anthropic.AsyncAnthropic,
+        max_calls: int,
+        on_unused: Callable[["_Line"], Awaitable[None]],
+    ) -> None:
+        self.client = client
+        self.max_calls = max_calls
+        self.calls = 0
+        self._on_unused = on_unused
+
+    async def __aenter__(self) -> anthropic.AsyncAnthropic:
+        self.calls += 1
+        return self.client
+
+    async def __aexit__(self, *error: object) -> None:
+        self.calls -= 1
+        if not self.calls:
+            await self._on_unused(self)
 
 
 class SdkClients:
@@ -96,19 +112,9 @@ class SdkClients:
         """The one that is always there."""
         return self._lines[0].client
 
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[anthropic.AsyncAnthropic]:
-        """A client for one call; where all have as many as they may, the call waits in one of them."""
-        line = self._line_with_room()
-        line.calls += 1
-        try:
-            yield line.client
-        finally:
-            line.calls -= 1
-            if not line.calls and line is not self._lines[0]:
-                self._lines.remove(line)
-                self._left += line.max_calls
-                await line.client.close()
+    def client(self) -> AbstractAsyncContextManager[anthropic.AsyncAnthropic]:
+        """A client for one call, which begins at once; where all have as many as they may, it waits in one of them."""
+        return self._line_with_room()
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
@@ -128,4 +134,10 @@ class SdkClients:
         max_calls = self._left if http_client else min(CALLS_EACH, self._left)
         self._left -= max_calls
         client = sdk_client(self._settings, http_client, max_connections=max_calls)
-        return _Line(client, max_calls)
+        return _Line(client, max_calls, self._drop)
+
+    async def _drop(self, line: _Line) -> None:
+        if line is not self._lines[0]:
+            self._lines.remove(line)
+            self._left += line.max_calls
+            await line.client.close()

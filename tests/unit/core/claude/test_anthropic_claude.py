@@ -1,6 +1,7 @@
 """services.core.claude.anthropic_claude: one call, its answer, its errors, its price."""
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,7 +13,9 @@ from pydantic import BaseModel
 
 from config.anthropic import AnthropicSettings
 from services.core.claude.anthropic_claude import AnthropicClaude
+from services.core.claude.messages import message_params
 from services.core.claude.protocol import CallEstimate, ClaudeRequest
+from services.core.claude.sdk_clients import sdk_client
 from services.core.errors import (
     ClaudeError,
     ClaudeMalformedAnswerError,
@@ -65,6 +68,26 @@ async def test_ask_sends_the_request_as_the_api_wants_it():
     }
     assert "Bearer sk-ant-real" == api.requests[0].headers["authorization"]
     assert "https://api.anthropic.com/v1/messages" == str(api.requests[0].url)
+
+
+async def test_ask_sends_what_the_sdk_itself_would_send():
+    """Body and headers are those of `messages.create(stream=True)`, whose copies of the question we do without."""
+    api = MessagesApi()
+    request = replace(REQUEST, prompt="Größe? \U0001f600", trace_key="run-1")
+    settings = AnthropicSettings(api_key="sk-ant-real", simulator_url=None)
+
+    await claude_for(api).ask(request, Word)
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(api)) as http_client:
+        client = sdk_client(settings, http_client)
+        async with await client.messages.create(
+            **message_params(request, Word, settings.model), stream=True
+        ):
+            pass
+
+    ours, theirs = api.requests
+    assert json.loads(theirs.content) == json.loads(ours.content)
+    assert dict(theirs.headers) == dict(ours.headers)
+    assert theirs.extensions == ours.extensions
 
 
 async def test_ask_leaves_out_what_is_not_given():
