@@ -4,7 +4,7 @@
 them: a quarter of a start. ADR 20.
 """
 
-from services.worker import boot  # noqa: F401 - without garbage collections from here on  # isort: split
+from services.worker import boot  # isort: split
 
 import argparse
 import sys
@@ -23,6 +23,7 @@ def main() -> None:
     own, options = parser.parse_known_args()
     sys.argv[:1] = ["-m", THIS]  # how Celery starts it anew on SIGHUP
     context = CLIContext(app=find_app(own.app), no_color=False, workdir=None, quiet=True)
+    boot.end()
     worker.main(
         options, prog_name=f"python -m {THIS}", auto_envvar_prefix="CELERY_WORKER", obj=context
     )
