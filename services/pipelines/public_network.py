@@ -2,7 +2,7 @@
 
 A host name is resolved once, every address is checked, and the socket goes to a checked address. So
 neither a redirect nor a name that resolves differently the second time (DNS rebinding) reaches a
-private network. httpcore does TLS on top, with the name as SNI and in the certificate check.
+private network. httpcore2 does TLS on top, with the name as SNI and in the certificate check.
 """
 
 import asyncio
@@ -127,7 +127,7 @@ class PublicNetwork(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's signature
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
