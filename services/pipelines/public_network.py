@@ -2,7 +2,7 @@
 
 A host name is resolved once, every address is checked, and the socket goes to a checked address. So
 neither a redirect nor a name that resolves differently the second time (DNS rebinding) reaches a
-private network. httpcore does TLS on top, with the name as SNI and in the certificate check.
+private network. httpcore2 does TLS on top, with the name as SNI and in the certificate check.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import httpcore
+import httpcore2
 
 from services.core.errors import StepInputError
 
@@ -97,7 +97,7 @@ class SystemResolver:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class PublicNetwork(httpcore.AsyncNetworkBackend):
+class PublicNetwork(httpcore2.AsyncNetworkBackend):
     """Opens sockets to checked public addresses, and to the private hosts that were allowed."""
 
     def __init__(
@@ -105,7 +105,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         *,
         resolve: Resolve,
         allowed_private_hosts: Collection[str] = (),
-        sockets: httpcore.AsyncNetworkBackend | None = None,
+        sockets: httpcore2.AsyncNetworkBackend | None = None,
     ) -> None:
         """Make a network.
 
@@ -116,7 +116,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         """
         self._resolve = resolve
         self._allowed_private_hosts = frozenset(host.lower() for host in allowed_private_hosts)
-        self._sockets = sockets or httpcore.AnyIOBackend()
+        self._sockets = sockets or httpcore2.AnyIOBackend()
 
     def is_allowed_private(self, host: str, port: int) -> bool:
         """Whether the operator opened this host and port."""
@@ -127,15 +127,15 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's signature
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
         """Connect to the first address that answers.
 
         Raises:
             StepInputError: The host has no address, or one that is not public.
-            httpcore.ConnectError: None answers.
+            httpcore2.ConnectError: None answers.
         """
         addresses = await self._checked_addresses(host, port)
         for address in addresses[:MAX_CONNECT_TRIES]:
@@ -143,9 +143,9 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
                 return await self._sockets.connect_tcp(
                     address, port, timeout, local_address, socket_options
                 )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 continue
-        raise httpcore.ConnectError(f"{host} does not answer")
+        raise httpcore2.ConnectError(f"{host} does not answer")
 
     async def _checked_addresses(self, host: str, port: int) -> Sequence[str]:
         try:
@@ -153,7 +153,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         except socket.gaierror as error:
             if error.errno in {socket.EAI_NONAME, socket.EAI_NODATA}:
                 raise StepInputError(f"there is no host {host}") from error
-            raise httpcore.ConnectError(f"{host} could not be looked up") from error
+            raise httpcore2.ConnectError(f"{host} could not be looked up") from error
         except UnicodeError as error:
             raise StepInputError(f"{host} is no host name") from error
         # One private address among public ones is refused too: trying only the others would tell a

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 
-import httpcore
-import httpx
-from httpx import codes
+import httpcore2
+import httpx2
+from httpx2 import codes
 
 from services.core.errors import StepInputError, StepTransientError
 from services.pipelines.definition import WebPage
@@ -62,7 +62,7 @@ class SafeWeb:
         max_page_bytes: int,
         allowed_private_hosts: Collection[str] = (),
         resolve: Resolve | None = None,
-        sockets: httpcore.AsyncNetworkBackend | None = None,
+        sockets: httpcore2.AsyncNetworkBackend | None = None,
     ) -> None:
         """Make a reader.
 
@@ -103,7 +103,7 @@ class SafeWeb:
 
     async def read_feed(self, url: str, params: dict[str, str]) -> bytes:
         """Fetch a feed's bytes; errors as Web.read_page says."""
-        feed = await self._read(str(httpx.URL(url).copy_merge_params(params)), FEED_TYPES)
+        feed = await self._read(str(httpx2.URL(url).copy_merge_params(params)), FEED_TYPES)
         return feed.raw
 
     async def _read(self, url: str, media_types: Collection[str]) -> Document:
@@ -115,26 +115,26 @@ class SafeWeb:
                 raise StepTransientError(
                     f"no complete answer within {self._timeout_s:g} s"
                 ) from error
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 raise StepTransientError(f"no answer: {error or type(error).__name__}") from error
-            except httpx.InvalidURL as error:
+            except httpx2.InvalidURL as error:
                 raise StepInputError(f"the address is malformed: {error}") from error
 
-    def _new_client(self) -> httpx.AsyncClient:
+    def _new_client(self) -> httpx2.AsyncClient:
         """A client of its own for each read: no cookie and no connection is shared."""
-        return httpx.AsyncClient(
+        return httpx2.AsyncClient(
             transport=_PublicTransport(network=self._network, tls=_tls_context()),
             # The whole read has one limit; a single dead address must not use it up.
-            timeout=httpx.Timeout(None, connect=self._timeout_s / MAX_CONNECT_TRIES),
+            timeout=httpx2.Timeout(None, connect=self._timeout_s / MAX_CONNECT_TRIES),
             headers=HEADERS,
             follow_redirects=False,
             trust_env=False,
         )
 
     async def _follow(
-        self, client: httpx.AsyncClient, address: str, media_types: Collection[str]
+        self, client: httpx2.AsyncClient, address: str, media_types: Collection[str]
     ) -> Document:
-        url = httpx.URL(address)
+        url = httpx2.URL(address)
         for _ in range(MAX_REDIRECTS + 1):
             self._check_url(url)
             async with client.stream("GET", url) as response:
@@ -143,7 +143,7 @@ class SafeWeb:
                 url = url.join(response.headers["location"])
         raise StepInputError(f"more than {MAX_REDIRECTS} redirects")
 
-    def _check_url(self, url: httpx.URL) -> None:
+    def _check_url(self, url: httpx2.URL) -> None:
         """Refuse what is no plain web address; where its host leads is checked on connecting."""
         if url.scheme not in DEFAULT_PORTS or not url.host or url.userinfo:
             raise StepInputError("only http and https addresses without user name are read")
@@ -151,7 +151,7 @@ class SafeWeb:
         if port not in PUBLIC_PORTS and not self._network.is_allowed_private(url.host, port):
             raise StepInputError(f"port {port} is not read, only 80 and 443")
 
-    async def _document(self, response: httpx.Response, media_types: Collection[str]) -> Document:
+    async def _document(self, response: httpx2.Response, media_types: Collection[str]) -> Document:
         _check_status(response.status_code)
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in media_types:
@@ -163,7 +163,7 @@ class SafeWeb:
             raw=await self._body(response),
         )
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _body(self, response: httpx2.Response) -> bytes:
         unpack = _unpacker(response.headers.get("content-encoding", "identity").strip().lower())
         body = bytearray()
         async for piece in response.aiter_raw():
@@ -173,12 +173,12 @@ class SafeWeb:
         return bytes(body)
 
 
-class _PublicTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport on our network; httpx takes no network backend, its pool does."""
+class _PublicTransport(httpx2.AsyncHTTPTransport):
+    """HTTPX's transport on our network; HTTPX takes no network backend, its pool does."""
 
     def __init__(self, *, network: PublicNetwork, tls: ssl.SSLContext) -> None:
         super().__init__(verify=tls, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
+        self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=tls, http2=True, network_backend=network
         )
 
@@ -194,7 +194,7 @@ def _plain_text(raw: bytes) -> str:
 @cache
 def _tls_context() -> ssl.SSLContext:
     """One for all reads: loading the certificates takes longer than a small page."""
-    return httpx.create_ssl_context(trust_env=False)
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def _check_status(status: int) -> None:

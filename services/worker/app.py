@@ -1,4 +1,4 @@
-"""A worker: `celery -A services.worker.app worker`, on the asyncio pool or on prefork."""
+"""A worker: `python -m services.worker`, on the asyncio pool or on prefork."""
 
 from services.worker import boot  # isort: split
 

@@ -1,4 +1,4 @@
-"""A start without garbage collections: app.py imports this before anything else.
+"""A start without garbage collections and plugins: __main__.py and app.py import this before anything else.
 
 A quarter of a start would be spent on looking for garbage among what imports make, all of which stays. Once all is
 imported it is set aside, so that no later collection stops the loop for a tenth of a second to look at it again.
@@ -6,8 +6,11 @@ imported it is set aside, so that no later collection stops the loop for a tenth
 
 import functools
 import gc
+import os
 
 gc.disable()
+# Pydantic would look for plugins in all packages, find Logfire's, and show it each model; it has nothing to do here.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # noqa: TID251 - Pydantic has no other way
 
 THRESHOLDS = (10_000, 20, 50)
 """New objects between two collections, and young collections between two of older objects. Python's own thresholds

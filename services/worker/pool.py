@@ -1,6 +1,6 @@
 """A Celery worker pool on one asyncio loop: a thousand waiting tasks in one process. ADR-0004.
 
-Start a worker on it with `CELERY_CUSTOM_WORKER_POOL=services.worker.pool:TaskPool celery worker -P custom`.
+Start a worker on it with `CELERY_CUSTOM_WORKER_POOL=services.worker.pool:TaskPool python -m services.worker -P custom`.
 
 What tasks use:
 

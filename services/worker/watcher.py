@@ -1,4 +1,4 @@
-"""Starts a worker, and sees to its runs if it dies: `python -m services.worker.watcher celery ...`.
+"""Starts a worker, and sees to its runs if it dies: `python -m services.worker.watcher COMMAND ...`.
 
 No process can report its own SIGKILL. So this tiny parent shares a flight recorder with the worker
 and passes signals on to it. When the worker is gone without a goodbye, postmortem.py gives its runs

@@ -28,7 +28,7 @@ def _runs_asyncio_pool() -> bool:
 
 
 def wire_worker(blueprint: Blueprint) -> Celery:
-    """The Celery app of a worker, ready for `celery worker`; nothing is opened yet."""
+    """The Celery app of a worker, ready for its options; nothing is opened yet."""
     app, settings = blueprint.app, blueprint.settings
     process = WorkerProcess(blueprint)
     register_tasks(app, process)

@@ -162,7 +162,7 @@ def running_stack() -> Iterator[Stack]:
         processes = {}
         simulate = ("uvicorn", "--factory", "tests.bench.ticking_simulator:create_app")
         serve = ("gunicorn", "-c", "services/api/gunicorn.conf.py", "services.api.app:create_app()")
-        work = ("celery", "--app=services.worker.app", "worker", "--pool=custom", "--queues=runs")
+        work = ("services.worker", "--pool=custom", "--queues=runs")
         for name, ready, command in (
             ("simulator", "startup complete", (*simulate, f"--port={simulator_port}")),
             ("api", "startup complete", serve),

@@ -191,7 +191,7 @@ async def execute(scene: Servers, *, workers: int, runs: int) -> tuple[dict[RunS
 def run_worker(scene: Servers, name: str) -> Iterator[None]:
     """A worker as in its container."""
     command = [sys.executable, "-m", "services.worker.watcher"]
-    command += [sys.executable, "-m", "celery", "--quiet", "-A", "services.worker.app", "worker"]
+    command += [sys.executable, "-m", "services.worker"]
     command += ["-P", "custom", "-Q", "runs", "-c", "200", "-n", f"{name}@bench"]
     command += ["--without-gossip", "--without-mingle"]
     settings = {

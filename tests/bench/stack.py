@@ -59,7 +59,7 @@ class Stack:
             slots: Runs at once.
             settings: For its environment.
         """
-        command = ("celery", "--quiet", "--app=tests.bench.worker_app", "worker", "--pool=custom")
+        command = ("services.worker", "--app=tests.bench.worker_app", "--pool=custom")
         without = ("--without-gossip", "--without-mingle")
         settings = {
             "CELERY_CUSTOM_WORKER_POOL": "services.worker.pool:TaskPool",

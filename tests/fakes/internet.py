@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
-import httpcore
+import httpcore2
 
 PUBLIC_ADDRESS = "93.184.216.34"
 Answer = bytes | Exception | Callable[[], AsyncIterator[bytes]]
@@ -47,7 +47,7 @@ class FakeResolver:
         return known.pop(0) if isinstance(known, list) else first
 
 
-class FakeSockets(httpcore.AsyncNetworkBackend):
+class FakeSockets(httpcore2.AsyncNetworkBackend):
     """Answers per (address, port); connecting elsewhere fails, and every try is noted."""
 
     def __init__(self, answers: dict[tuple[str, int], Answer | list[Answer]]) -> None:
@@ -61,33 +61,33 @@ class FakeSockets(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's signature
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
         """Note the try; give the answer's stream."""
         self.connects.append((host, port))
         answer = self._answers.get((host, port))
         if isinstance(answer, list):
             answer = answer.pop(0)
         if answer is None:
-            raise httpcore.ConnectError("connection refused")
+            raise httpcore2.ConnectError("connection refused")
         if isinstance(answer, Exception):
             raise answer
         return _Stream(self, answer)
 
 
-class _Stream(httpcore.AsyncNetworkStream):
+class _Stream(httpcore2.AsyncNetworkStream):
     def __init__(
         self, sockets: FakeSockets, answer: bytes | Callable[[], AsyncIterator[bytes]]
     ) -> None:
         self._sockets = sockets
         self._pieces = _once(answer) if isinstance(answer, bytes) else answer()
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's signature
         return await anext(self._pieces, b"")
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's signature
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's signature
         self._sockets.sent.append(buffer)
 
     async def aclose(self) -> None:
@@ -97,8 +97,8 @@ class _Stream(httpcore.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-    ) -> httpcore.AsyncNetworkStream:
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's signature
+    ) -> httpcore2.AsyncNetworkStream:
         self._sockets.tls_names.append(server_hostname)
         return self
 

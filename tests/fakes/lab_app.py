@@ -1,4 +1,4 @@
-"""A worker whose pipeline does what a run's input says: `celery -A tests.fakes.lab_app worker`.
+"""A worker whose pipeline does what a run's input says: `python -m services.worker --app=tests.fakes.lab_app`.
 
 All else is the real thing: settings from the environment, PostgreSQL, Redis, Celery's signals.
 """

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import httpcore
+import httpcore2
 
 from tests.fakes.internet import http_answer
 
@@ -47,10 +47,10 @@ async def serve_pages() -> AsyncIterator[PageServer]:
         yield pages
 
 
-class LoopbackOnly(httpcore.AnyIOBackend):
+class LoopbackOnly(httpcore2.AnyIOBackend):
     """Real sockets, to loopback: no test ever sends a packet elsewhere."""
 
-    async def connect_tcp(self, host, port, *rest, **options):  # type: ignore[no-untyped-def]  # httpcore's signature
+    async def connect_tcp(self, host, port, *rest, **options):  # type: ignore[no-untyped-def]  # httpcore2's signature
         """Connect, or fail the test."""
         if host != "127.0.0.1":
             raise AssertionError(f"a packet would have gone to {host}")

@@ -16,7 +16,9 @@ from types import ModuleType
 from typing import Final
 
 SDK: Final = "anthropic"
-LISTS: Final = (f"{SDK}.types", f"{SDK}.resources")
+LISTS: Final = tuple(
+    f"{SDK}.{name}" for name in ("types", "resources", "lib.streaming", "lib._tracing")
+)
 """Packages that do nothing but import, with all below them; and the SDK itself, which also sets up its own log."""
 _IMPORT: Final = re.compile(r"^from (\.[\w.]*) import (?:\(([^)]*)\)|(.+))$", re.MULTILINE)
 _STAR: Final = re.compile(r"^from (\.[\w.]+) import \*", re.MULTILINE)

@@ -105,7 +105,7 @@ def deployed() -> Iterator[Deployment]:
         looking_at(stack) as onlooker,
     ):
         claude_env = {"ANTHROPIC_SIMULATOR_URL": claude}
-        isolated = ("celery", "--app=tests.bench.worker_app", "worker", "--pool=prefork")
+        isolated = ("services.worker", "--app=tests.bench.worker_app", "--pool=prefork")
         queues = ("--queues=isolated,default", "--concurrency=2", "--hostname=isolated@bench")
         beat = ("celery", "--app=services.beat.app", "beat", "--pidfile=")
         with (

@@ -59,7 +59,7 @@ class LabWorker:
                 "CELERY_HEARTBEAT_FILE": str(self.heartbeat_file),
             }
         )
-        command = [sys.executable, "-m", "celery", "-A", "tests.fakes.lab_app", "worker"]
+        command = [sys.executable, "-m", "services.worker", "--app=tests.fakes.lab_app"]
         if pool == "custom":
             command = [sys.executable, "-m", "services.worker.watcher", *command]
         command += ["-P", pool, "-Q", POOLS[pool], "-c", "2" if pool == "prefork" else "10"]

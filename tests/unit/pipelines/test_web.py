@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import hpack
-import httpcore
+import httpcore2
 import pytest
 from hyperframe import frame as frames
 
@@ -418,8 +418,8 @@ async def test_endless_headers_are_cut_off(make_site: MakeSite) -> None:
         b"SSH-2.0-OpenSSH_9.9\r\n",
         b"-NOAUTH Authentication required.\r\n",
         b"HTTP/1.1 200 X\r\ncontent-length: 100\r\ncontent-type: text/plain\r\n\r\nshort",
-        httpcore.ConnectTimeout("timed out"),
-        httpcore.ReadError("reset"),
+        httpcore2.ConnectTimeout("timed out"),
+        httpcore2.ReadError("reset"),
     ],
 )
 async def test_a_broken_conversation_may_be_tried_again(
@@ -485,7 +485,7 @@ async def test_a_page_is_no_feed(make_site: MakeSite) -> None:
 async def test_http_2_is_spoken() -> None:
     """Servers that offer it over TLS are read by it."""
     headers = hpack.Encoder().encode([(b":status", b"200"), (b"content-type", b"text/plain")])
-    sockets = httpcore.AsyncMockBackend(
+    sockets = httpcore2.AsyncMockBackend(
         http2=True,
         buffer=[
             frames.SettingsFrame().serialize(),
