@@ -101,10 +101,7 @@ class RunStore(ClientRecord):
         self.message_batches = MessageBatchRecord(patient)
         self._keys = KeyRecords(self._database)
         self._vitals = Vitals(
-            self._database,
-            counting=patient,
-            lease_ttl_s=lease_ttl_s,
-            rehint_after_s=rehint_after_s,
+            database, counting=patient, lease_ttl_s=lease_ttl_s, rehint_after_s=rehint_after_s
         )
 
     async def close(self) -> None:
