@@ -9,6 +9,8 @@ def test_gunicorn_and_uvicorn_log_json_and_keep_quiet_about_probes(stack: Stack)
     for _ in range(5):
         stack.http.get("/livez")
     stack.http.get("/nowhere")
+    # The line is written after the answer is sent.
+    wait_until(lambda: "/nowhere" in stack.api_log.read_text())
     lines = parse_lines(stack.api_log)
 
     assert {"gunicorn.error", "uvicorn.error", "uvicorn.access"} <= {

@@ -70,7 +70,7 @@ def api(
     with ExitStack() as stack:
         simulate = ("uvicorn", "--factory", "services.simulator.app:create_app")
         stack.enter_context(processes.running("simulator", *simulate, f"--port={simulator.port}"))
-        work = ("services.worker", "--pool=custom", "--queues=runs")
+        work = ("python", "-m", "services.worker", "--pool=custom", "--queues=runs")
         worker_log = stack.enter_context(processes.running("worker", *work))
         serve = ("gunicorn", "-c", "services/api/gunicorn.conf.py", "services.api.app:create_app()")
         api_log = stack.enter_context(processes.running("api", *serve))
