@@ -147,9 +147,10 @@ chaos: $(INSTALLED) ## Hurt a stack of its own in every known way, about 45 minu
 	@export PENSTOCK_CHAOS=full; status=0; $(call CHAOS,$(MODE)) || status=$$?; $(BIN)/python -m tests.chaos.report; exit $$status
 
 # ROUNDS=1 is quick and says less. Peers get environments of their own in .run/bench, made when they are first measured.
+# With bytecode that is compiled once, as it is in the image: else each process would do so, and keep the memory for that.
 .PHONY: bench
 bench: $(INSTALLED) ## Measure everything, under two hours, and write docs/performance.md; NAME=drain for one thing
-	@$(BIN)/python -m tests.bench $(NAME) $(if $(ROUNDS),--rounds $(ROUNDS))
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.bench $(NAME) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: smoke
 smoke: $(INSTALLED) ## Check each part of the running stack, one line each
