@@ -1,4 +1,9 @@
-"""Spans as runs make them, at a steady rate: `python -m tests.bench.span_load TRACES` prints their cost as JSON."""
+"""Spans as runs make them, at a steady rate: `python -m tests.bench.span_load TRACES` prints their cost as JSON.
+
+Garbage is looked for as in a worker.
+"""
+
+from services.worker import boot  # isort: split
 
 import asyncio
 import json
@@ -39,6 +44,7 @@ async def make(traces: int) -> float:
 def main(traces: int) -> None:
     """Measure."""
     telemetry.initialize(service_name="bench")
+    boot.end()
     asyncio.run(make(BURST))  # connects, and fills caches
     telemetry.flush()
     began_s = time.process_time()

@@ -37,6 +37,8 @@ class HintPublisher:
         self._app = app
         self._waking = 0
         """Ordinary hints that wait for the thread."""
+        self._depths: dict[TaskName, int] = {}
+        """Messages in the queue of a task when this process last looked."""
         self._outbox: Outbox[tuple[TaskName, _Hint]] = Outbox(
             "hints", self._publish, busy_share=BUSY_SHARE
         )
@@ -74,10 +76,18 @@ class HintPublisher:
             self._send(producer, TaskName.EXECUTE_ISOLATED_RUN, isolated, up_to=FULL_QUEUE)
 
     def _send(self, producer: Producer, task: TaskName, hints: list[_Hint], *, up_to: int) -> None:
+        """Send hints while the queue has room.
+
+        It is looked at after them, so that a hint on an idle system does not wait for that. What others have sent
+        meanwhile is not known then: each process can exceed the bound by one flush.
+        """
         if not hints:
             return
-        room = up_to - queue_depth(producer, QUEUE_OF_TASK[task])
-        for hint in hints[: max(0, room)]:
+        queue = QUEUE_OF_TASK[task]
+        depth = self._depths.get(task, up_to)
+        if depth + len(hints) > up_to:
+            depth = queue_depth(producer, queue)
+        for hint in hints[: max(0, up_to - depth)]:
             hint.context.run(
                 self._app.send_task,
                 task,
@@ -85,3 +95,4 @@ class HintPublisher:
                 producer=producer,
                 ignore_result=True,
             )
+        self._depths[task] = queue_depth(producer, queue)

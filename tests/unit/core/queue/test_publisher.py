@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.core.queue import publisher
-from services.core.queue.publisher import WAKE_UPS_PER_FLUSH, HintPublisher
+from services.core.queue.publisher import FULL_QUEUE, WAKE_UPS_PER_FLUSH, HintPublisher
 
 
 class RecordingApp:
@@ -17,6 +17,9 @@ class RecordingApp:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, UUID]] = []
+        self.sent_before_looks: list[int] = []
+        """How many were sent before each look at the queue."""
+        self.depth = 0
         self.may_send = threading.Event()
 
     @property
@@ -31,6 +34,11 @@ class RecordingApp:
         self.may_send.wait(5)
         yield
 
+    def look(self) -> int:
+        """Messages in the queue."""
+        self.sent_before_looks.append(len(self.sent))
+        return self.depth
+
     def send_task(self, task: str, *, kwargs: dict[str, Any], **_: object) -> None:
         """Note it."""
         self.sent.append((task, UUID(kwargs["run_id"])))
@@ -39,8 +47,9 @@ class RecordingApp:
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> RecordingApp:
     """A queue with room."""
-    monkeypatch.setattr(publisher, "queue_depth", lambda *_: 0)
-    return RecordingApp()
+    app = RecordingApp()
+    monkeypatch.setattr(publisher, "queue_depth", lambda *_: app.look())
+    return app
 
 
 def test_a_burst_is_a_few_hints_and_suspects_have_their_own(app: RecordingApp) -> None:
@@ -76,3 +85,20 @@ def test_after_each_flush_there_is_room_again(app: RecordingApp) -> None:
     hints.close()
 
     assert last in [run_id for _, run_id in app.sent]
+
+
+def test_a_hint_on_an_idle_system_is_sent_before_the_queue_is_looked_at(app: RecordingApp) -> None:
+    """Only the first one waits for a look; and a queue that was full is looked at before anything is sent."""
+    app.may_send.set()
+    hints = HintPublisher(app)  # type: ignore[arg-type]  # it has what is used
+
+    for run in range(1, 4):
+        app.depth = FULL_QUEUE if run == 3 else 0
+        hints.hint(uuid4())
+        while len(app.sent_before_looks) < 1 + run:
+            threading.Event().wait(0.01)
+    hints.hint(uuid4())
+    hints.close()
+
+    assert [0, 1, 2, 3, 3] == app.sent_before_looks[:5]
+    assert 3 == len(app.sent)
