@@ -8,7 +8,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
@@ -206,19 +206,21 @@ def span(
 
 
 class _Recorded(AbstractContextManager[trace.Span]):
-    """A span that is current within the block; a class, and not a generator, as each step goes through here."""
+    """A span that is current within the block, as trace.use_span has it; a class, as each step goes through here."""
 
-    __slots__ = ("_bound", "_current", "_start")
+    __slots__ = ("_bound", "_current", "_start", "_token")
 
     def __init__(self, start: Callable[[], trace.Span], logged: dict[str, Any]) -> None:
         self._start = start
         self._bound = logs.bound(**logged)
-        self._current: AbstractContextManager[trace.Span] = nullcontext(trace.INVALID_SPAN)
+        self._current: trace.Span = trace.INVALID_SPAN
+        self._token: Token[otel_context.Context] | None = None
 
     def __enter__(self) -> trace.Span:
         self._bound.__enter__()
-        self._current = trace.use_span(self._start(), end_on_exit=True)
-        return self._current.__enter__()
+        self._current = self._start()
+        self._token = otel_context.attach(trace.set_span_in_context(self._current))
+        return self._current
 
     def __exit__(
         self,
@@ -226,7 +228,13 @@ class _Recorded(AbstractContextManager[trace.Span]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._current.__exit__(kind, error, traceback)
+        if self._token is not None:
+            otel_context.detach(self._token)
+        if isinstance(error, Exception) and self._current.is_recording():
+            self._current.record_exception(error)
+            description = f"{type(error).__name__}: {error}"
+            self._current.set_status(trace.Status(trace.StatusCode.ERROR, description))
+        self._current.end()
         self._bound.__exit__(None, None, None)
 
 
