@@ -87,6 +87,7 @@ async def test_a_daily_budget_holds_while_workers_are_killed(
     async with spender.open_api() as api:
         load = Load(api, prefix, lambda _: DRILL)
         await load.burst(RUNS)
+        await _until_one_is_charged(scene, load.run_ids())
         await _kill_the_worker(scene)
         await _until_one_is_refused(scene, prefix)
         await _until_none_goes_on(scene, prefix)
@@ -114,6 +115,14 @@ async def _kill_the_worker(scene: Scene) -> None:
         await _until_running(scene)
         await asyncio.to_thread(scene.stack.kill, "worker")
         await asyncio.to_thread(scene.stack.start, "worker")
+
+
+async def _until_one_is_charged(scene: Scene, run_ids: Iterable[str]) -> None:
+    """Wait until Claude has charged for a call: kills that all come before that leave nothing but doubts."""
+    wanted = set(run_ids)
+    async with asyncio.timeout(PATIENCE_S):
+        while not await asyncio.to_thread(_charged_usd, scene, wanted):
+            await asyncio.sleep(0.05)
 
 
 async def _until_running(scene: Scene) -> None:
