@@ -84,7 +84,8 @@ class HintPublisher:
         if not hints:
             return
         queue = QUEUE_OF_TASK[task]
-        depth = self._depths.get(task, up_to)
+        # Taken out, so that after a failure it is looked at first, which sets aside what is in its way.
+        depth = self._depths.pop(task, up_to)
         if depth + len(hints) > up_to:
             depth = queue_depth(producer, queue)
         for hint in hints[: max(0, up_to - depth)]:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.core.queue import publisher
+from services.core.queue import outbox, publisher
 from services.core.queue.publisher import FULL_QUEUE, WAKE_UPS_PER_FLUSH, HintPublisher
 
 
@@ -20,6 +20,7 @@ class RecordingApp:
         self.sent_before_looks: list[int] = []
         """How many were sent before each look at the queue."""
         self.depth = 0
+        self.is_failing = False
         self.may_send = threading.Event()
 
     @property
@@ -41,6 +42,8 @@ class RecordingApp:
 
     def send_task(self, task: str, *, kwargs: dict[str, Any], **_: object) -> None:
         """Note it."""
+        if self.is_failing:
+            raise OSError
         self.sent.append((task, UUID(kwargs["run_id"])))
 
 
@@ -102,3 +105,24 @@ def test_a_hint_on_an_idle_system_is_sent_before_the_queue_is_looked_at(app: Rec
 
     assert [0, 1, 2, 3, 3] == app.sent_before_looks[:5]
     assert 3 == len(app.sent)
+
+
+def test_after_a_failure_the_queue_is_looked_at_first(
+    app: RecordingApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look sets aside what is in the queue's way; without one, each hint after it would fail as well."""
+    monkeypatch.setattr(outbox, "PAUSE_AFTER_ERROR_S", 0)
+    app.may_send.set()
+    hints = HintPublisher(app)  # type: ignore[arg-type]  # it has what is used
+    hints.hint(uuid4())
+    while len(app.sent_before_looks) < 2:
+        threading.Event().wait(0.01)
+    app.is_failing = True
+    hints.hint(uuid4())
+    threading.Event().wait(0.3)
+    app.is_failing = False
+
+    hints.hint(uuid4())
+    hints.close()
+
+    assert [0, 1, 1, 2] == app.sent_before_looks
