@@ -12,7 +12,8 @@ from pydantic_core import to_json
 
 from services.api import schemas
 from services.core.runs.acceptance import accepted_run
-from services.core.runs.models import NewRun, Run
+from services.core.runs.models import NewRun
+from services.core.runs.reading import trace_id_of
 
 _VARYING: Final = (
     "id",
@@ -29,19 +30,19 @@ _NOBODY: Final = UUID(int=0)
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
 
-def accepted_json(run: Run) -> bytes:
+def accepted_json(new: NewRun, *, run_id: str, created_at: datetime) -> bytes:
     """The answer to the POST of a run, which is new and in no batch."""
-    budget_usd = None if run.budget_usd is None else float(run.budget_usd)
-    moment = to_json(run.created_at)
-    return _frame(run.pipeline, tuple(step.name for step in run.steps)) % (
-        to_json(run.id),
-        to_json(run.input),
-        to_json(run.metadata),
+    budget_usd = None if new.budget_usd is None else float(new.budget_usd)
+    moment = to_json(created_at)
+    return _frame(new.pipeline, new.step_names) % (
+        to_json(run_id),
+        to_json(new.input),
+        to_json(new.metadata),
         to_json(budget_usd),
-        to_json(run.mode),
+        to_json(new.mode),
         moment,
         moment,
-        to_json(run.trace_id),
+        to_json(trace_id_of(new.traceparent)),
     )
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from functools import cache, partial
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from config.anthropic import AnthropicSettings
 from config.api import ApiSettings
@@ -24,6 +25,7 @@ from services.api.event_hub import EventHub
 from services.api.full_disk import FullDisk
 from services.api.http_metrics import HttpMetrics
 from services.api.key_lookups import KeyLookups
+from services.api.known_keys import KnownKeys
 from services.api.middleware.envelope import EnvelopeMiddleware, silence_server_log
 from services.api.openapi import describe_api
 from services.api.quick_way import QuickWayMiddleware
@@ -81,18 +83,18 @@ def create_app(dependencies: Dependencies | None = None) -> FastAPI:
         dependencies = build_dependencies()
     # The document and its page are in routes/docs.py. No redirect to or from a trailing slash: a path that is not
     # documented is 404.
-    app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_live)
+    app = _Api(openapi_url=None, redirect_slashes=False, lifespan=_live)
     app.state.dependencies = dependencies
     app.state.event_hub = EventHub(dependencies.store, dependencies.texts.board)
     app.state.batch_hub = BatchHub(dependencies.store.batches)
     app.state.batch_room = BatchRoom()
     app.state.record_pulse = Pulse()
     app.state.key_lookups = KeyLookups(dependencies.store, app.state.record_pulse)
+    app.state.known_keys = KnownKeys()
     app.state.full_disk = FullDisk()
     app.state.http_metrics = HttpMetrics(multiprocess_dir=dependencies.settings.metrics_dir)
     for routes in ROUTERS:
         app.include_router(routes.router)
-    _add_middleware(app, dependencies.settings)
     install_error_handlers(app)
     _document(app, dependencies)
     telemetry.instrument_fastapi(app)
@@ -164,18 +166,29 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         await deps.close()
 
 
-def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
-    """The last one added is the first to see a request."""
-    has_spans = telemetry.is_recording()
-    if not has_spans:  # FastAPI's are named as it finds the route
-        app.add_middleware(QuickWayMiddleware, routes=runs.QUICK_ROUTES)
-    app.add_middleware(
-        EnvelopeMiddleware,
-        measure=app.state.http_metrics.measure,
-        max_body_bytes=settings.max_body_bytes,
-        exceptions={batches.PATH: settings.max_batch_bytes},
-        makes_trace_ids=not has_spans,
-    )
+class _Api(FastAPI):
+    """FastAPI within what surrounds every request, the answers of its last resort included."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Ours goes around all that FastAPI has; add_middleware would put it below its handler of errors."""
+        app = super().build_middleware_stack()
+        deps: Dependencies = self.state.dependencies
+        has_spans = telemetry.is_recording()
+        if not has_spans:  # FastAPI's are named as it finds the route
+            app = QuickWayMiddleware(
+                app,
+                route=runs.CREATE_RUN,
+                deps=deps,
+                known_keys=self.state.known_keys,
+                pulse=self.state.record_pulse,
+            )
+        return EnvelopeMiddleware(
+            app,
+            measure=self.state.http_metrics.measure,
+            max_body_bytes=deps.settings.max_body_bytes,
+            exceptions={batches.PATH: deps.settings.max_batch_bytes},
+            makes_trace_ids=not has_spans,
+        )
 
 
 def _document(app: FastAPI, dependencies: Dependencies) -> None:

@@ -1,10 +1,9 @@
 """Who calls: a Bearer key, looked up by its prefix and compared by its hash."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from hmac import compare_digest
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
@@ -15,17 +14,14 @@ from starlette.requests import ClientDisconnect
 from services.api.deadline import record_deadline
 from services.api.errors import UnauthorizedError, UnsupportedMediaTypeError
 from services.api.key_lookups import KeyLookups
-from services.core.runs.keys import parse_key
+from services.api.known_keys import parse_bearer
 from services.core.runs.models import ApiKey
 
 # Compared with where there is no such key, so that an unknown key costs the same as a wrong one.
 _NO_HASH = bytes(32)
 JSON = "application/json"
-BODY_S = 60.0
-"""Seconds for a whole body: of 32 MB that is 4 Mbit/s. Who sends more slowly would keep a place from others."""
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
-Answer = TypeVar("Answer", bound=Response | None)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -39,8 +35,7 @@ async def authenticate(authorization: str, keys: KeyLookups) -> ApiKey:
     Raises:
         UnauthorizedError: There is none, it is malformed, unknown, wrong or revoked; the answer does not tell which.
     """
-    scheme, _, text = authorization.partition(" ")
-    parsed = parse_key(text.strip()) if scheme.lower() == "bearer" else None
+    parsed = parse_bearer(authorization)
     if parsed is None:
         raise UnauthorizedError
     prefix, key_hash = parsed
@@ -88,10 +83,6 @@ class KeyedRoute(APIRoute):
         """The answer to a request that needs nothing that FastAPI does between route and endpoint, or None."""
         return None
 
-    async def try_at_once(self, request: Request) -> Response | None:
-        """The answer to a request that FastAPI has not seen, if it can be given at once."""
-        return await self._admit(request, self.answer_at_once)
-
     def get_route_handler(self) -> Handler:
         """The route's handler, behind the key and within the time that the record has."""
         handle = super().get_route_handler()
@@ -104,32 +95,29 @@ class KeyedRoute(APIRoute):
 
         return handle_keyed
 
-    async def _admit(
-        self, request: Request, answer: Callable[[Request], Awaitable[Answer]]
-    ) -> Answer:
+    async def _admit(self, request: Request, answer: Handler) -> Response:
         """What goes before and around every answer."""
         state = request.app.state
-        async with record_deadline(state.record_pulse) as deadline:
+        with record_deadline(state.record_pulse) as deadline:
             request.state.deadline = deadline
             authorization = request.headers.get("authorization", "")
             request.state.api_key = await authenticate(authorization, state.key_lookups)
+            state.known_keys.note(request.state.api_key)
             require_media_type(request, self.media_types)
             with self.make_room(request):
                 if self.has_body:
-                    with deadline.paused():  # a slow client is not a slow record
-                        await _read_body(request)
+                    deadline.begin_body()
+                    await _read_body(request)
+                    deadline.end_body()
                 return await answer(request)
 
 
 async def _read_body(request: Request) -> None:
     """Have the body at hand: FastAPI gets what the request keeps."""
     try:
-        async with asyncio.timeout(BODY_S):
-            await request.body()
+        await request.body()
     except ClientDisconnect as error:
         raise HTTPException(400) from error
-    except TimeoutError as error:
-        raise HTTPException(408, f"The whole body must come within {BODY_S:g} s.") from error
 
 
 async def get_caller(request: Request) -> ApiKey:

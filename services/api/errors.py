@@ -17,11 +17,11 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from services.api.middleware.security_headers import SECURITY_HEADERS
 from services.api.validation import FieldError, describe_validation
 from services.core.errors import (
     ClaudeNotConfiguredError,
     IdempotencyConflictError,
+    KeyRevokedError,
     PenstockError,
     QueueFullError,
     RunNotCancellableError,
@@ -40,6 +40,10 @@ MAX_FIELD_ERRORS = 50
 
 class UnauthorizedError(PenstockError):
     """Send a valid key as `Authorization: Bearer psk_...`."""
+
+
+class BodyTooSlowError(PenstockError):
+    """The whole body must come within 60 s."""
 
 
 class UnsupportedMediaTypeError(PenstockError):
@@ -156,10 +160,12 @@ PROBLEM_TYPES = (
 
 PROBLEM_OF_ERROR: dict[type[PenstockError], ProblemType] = {
     UnauthorizedError: UNAUTHORIZED,
+    KeyRevokedError: UNAUTHORIZED,
     NotFoundError: NOT_FOUND,
     RunNotFoundError: NOT_FOUND,
     RunNotCancellableError: NOT_CANCELLABLE,
     RunNotReplayableError: NOT_REPLAYABLE,
+    BodyTooSlowError: BODY_TOO_SLOW,
     UnsupportedMediaTypeError: UNSUPPORTED_MEDIA_TYPE,
     InvalidRequestError: INVALID_REQUEST,
     UnknownPipelineError: UNKNOWN_PIPELINE,
@@ -177,7 +183,6 @@ PROBLEM_OF_STATUS: dict[int, ProblemType] = {
     400: INVALID_REQUEST,
     404: NOT_FOUND,
     405: METHOD_NOT_ALLOWED,
-    408: BODY_TOO_SLOW,
     413: BODY_TOO_LARGE,
 }
 
@@ -280,11 +285,9 @@ async def _answer_stream_ended(_: Request, __: Exception) -> Response:
 
 
 async def _answer_unexpected_error(request: Request, error: Exception) -> Response:
-    # This one is sent from outside all other middleware, so it brings their headers itself.
     request_id = getattr(request.state, "request_id", "")
     logger.error("Request failed", exc_info=error, extra={"request_id": request_id})
-    headers = SECURITY_HEADERS | {"X-Request-Id": request_id}
-    return problem_response(INTERNAL_ERROR, request, headers=headers)
+    return problem_response(INTERNAL_ERROR, request)
 
 
 async def answer_error(request: Request, error: PenstockError | HTTPException) -> Response:

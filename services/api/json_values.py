@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from services.core.runs.encoding import encode_storable
+
 MAX_DEPTH: Final = 32
 MAX_METADATA_ENTRIES: Final = 32
 MAX_METADATA_CHARS: Final = 500
@@ -24,7 +26,15 @@ def _is_storable(value: object) -> bool:
 
 
 def check_storable(value: Json) -> Json:
-    """Refuse what the record cannot keep; walks level by level, since input may be nested without bound."""
+    """Refuse what the record cannot keep."""
+    encoded = encode_storable(value)
+    if encoded is None or encoded.count(b"{") + encoded.count(b"[") >= MAX_DEPTH:
+        _check_each(value)
+    return value
+
+
+def _check_each(value: Json) -> None:
+    """Walk level by level, since input may be nested without bound."""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         children: list[object] = []
@@ -43,7 +53,6 @@ def check_storable(value: Json) -> Json:
     if level:
         code, message = "too_deep", "Nested too deeply"
         raise PydanticCustomError(code, message)
-    return value
 
 
 def _check_metadata_value(value: object) -> object:

@@ -8,6 +8,7 @@ PenstockError
 │   ├── ReplayStepError
 │   ├── LeaseLostError
 │   ├── IdempotencyConflictError
+│   ├── KeyRevokedError
 │   └── QueueFullError
 ├── StoreUnavailableError
 │   └── StoreFullError
@@ -74,6 +75,10 @@ class LeaseLostError(RunError):
 
 class IdempotencyConflictError(RunError):
     """The idempotency key was used before with another body."""
+
+
+class KeyRevokedError(RunError):
+    """The key that the run would belong to is not valid any more."""
 
 
 class QueueFullError(RunError):

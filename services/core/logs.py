@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, TextIO
 
 from opentelemetry import trace
+from pydantic_core import to_json
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonEncoder, JsonFormatter
 
 from config.logfire import LogfireSettings, LogFormat
+from services.core.clock import utc_now
 from services.core.scrubbing import scrub
 
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -53,14 +55,17 @@ def bound_values() -> dict[str, str]:
 
 def log_context() -> dict[str, str]:
     """The bound values and, inside a span, its trace and span ids."""
+    bound = bound_values()
+    if "trace_id" in bound:
+        return bound
     span = trace.get_current_span().get_span_context()
     if not span.is_valid:
-        return bound_values()
+        return bound
     ids = {
         "trace_id": f"{span.trace_id:032x}",
         "span_id": f"{span.span_id:016x}",
     }
-    return {**bound_values(), **ids}
+    return {**bound, **ids}
 
 
 class JsonLines(JsonFormatter):
@@ -104,6 +109,18 @@ class JsonLines(JsonFormatter):
         line |= {k: v for k, v in facts if k not in self._skip_fields and k[0] != "_"}
         return scrub(self.jsonify_log_record(line))
 
+    def format_info(self, logger: str, message: str, facts: dict[str, Any]) -> str:
+        """The line of a record at INFO with extras, without the record."""
+        line = {
+            "time": utc_now().isoformat(timespec="milliseconds"),
+            "level": "INFO",
+            "logger": logger,
+            "message": message,
+            **log_context(),
+            **facts,
+        }
+        return scrub(to_json(line).decode())
+
 
 class TextLines(logging.Formatter):
     """Lines for people: time, level, logger, message, context."""
@@ -134,19 +151,24 @@ class StderrLines(logging.StreamHandler[TextIO]):
         self._written_by: asyncio.AbstractEventLoop | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line."""
+        """Take a record's line."""
         try:
-            self._lines.append(f"{self.format(record)}{self.terminator}")
-            loop = _running_loop() if record.levelno <= logging.INFO else None
+            self.take(self.format(record), may_wait=record.levelno <= logging.INFO)
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - a line that fails must not fail what it tells of
+            self.handleError(record)
+
+    def take(self, line: str, *, may_wait: bool = True) -> None:
+        """Take a line, and write it now or at the end of this turn of the loop."""
+        with self.lock or nullcontext():
+            self._lines.append(line + self.terminator)
+            loop = _running_loop() if may_wait else None
             if loop is None:
                 self.flush()
             elif self._written_by is not loop:
                 self._written_by = loop
                 loop.call_soon(self.flush)
-        except RecursionError:
-            raise
-        except Exception:  # noqa: BLE001 - a line that fails must not fail what it tells of
-            self.handleError(record)
 
     def flush(self) -> None:
         """Write what is waiting."""
@@ -155,6 +177,17 @@ class StderrLines(logging.StreamHandler[TextIO]):
             if lines:
                 self.stream.write("".join(lines))
             super().flush()
+
+
+def info(logger: logging.Logger, message: str, facts: dict[str, Any]) -> None:
+    """As `logger.info(message, extra=facts)`, in a third of the time where lines are JSON: for each request, say."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    match logging.root.handlers:
+        case [StderrLines(formatter=JsonLines() as lines) as stderr]:
+            stderr.take(lines.format_info(logger.name, message, facts))
+        case _:
+            logger.info(message, extra=facts)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

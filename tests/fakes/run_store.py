@@ -13,12 +13,14 @@ from uuid_utils.compat import uuid7
 from services.core.clock import utc_now
 from services.core.errors import (
     IdempotencyConflictError,
+    KeyRevokedError,
     QueueFullError,
     RunNotCancellableError,
     RunNotFoundError,
     RunNotReplayableError,
     StoreUnavailableError,
 )
+from services.core.runs.acceptance import Accepted
 from services.core.runs.call_limits import CallLimits
 from services.core.runs.models import (
     ApiKey,
@@ -112,9 +114,16 @@ class InMemoryRunStore:
         return run
 
     # --- accept -------------------------------------------------------------------------------
+    async def accept(self, new: NewRun) -> Accepted:
+        """As RunStore."""
+        run, is_new = await self.accept_run(new)
+        return Accepted(run.id, run.created_at if is_new else None)
+
     async def accept_run(self, new: NewRun) -> tuple[Run, bool]:
         """As RunStore."""
         self._note("accept_run")
+        if any(key.id == new.key_id and key.is_revoked for key in self.keys.values()):
+            raise KeyRevokedError
         if new.idempotency_key:
             known = self._requests.get((new.key_id, new.idempotency_key))
             if known and known[0] != new.request_hash:

@@ -1,15 +1,12 @@
 """Post, read, list, cancel and replay runs."""
 
-import hashlib
-import json
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
-from pydantic import Field, StringConstraints, TypeAdapter
-from pydantic_core import from_json
+from pydantic import Field
 
-from services.api.accepted_json import accepted_json
+from services.api import run_posts
 from services.api.admission import check_input, find_pipeline, require_claude
 from services.api.auth import BEARER, JSON, Caller, KeyedRoute, get_caller
 from services.api.dependencies import Deps, Store, get_dependencies
@@ -40,30 +37,21 @@ from services.api.schemas import (
 from services.api.validation import FieldError
 from services.core.errors import ReplayStepError
 from services.core.runs import models
-from services.core.runs.states import FailureReason, RunMode, RunState
-from services.core.telemetry import annotate, current_traceparent
+from services.core.runs.states import FailureReason, RunState
 from services.pipelines.definition import Pipeline
 
 router = APIRouter(tags=["runs"], route_class=KeyedRoute, dependencies=[BEARER])
 
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
-_KEY_FORM: Final[dict[str, Any]] = {
-    "min_length": 1,
-    "max_length": 255,
-    "pattern": r"^[!-~]+$",
-}
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias=IDEMPOTENCY_HEADER,
-        **_KEY_FORM,
+        **run_posts.KEY_FORM,
         description="Repeat a POST safely: the same key and body give the same run again. 1 to 255 visible characters.",
         examples=["order-1742"],
     ),
 ]
-_KEYS: Final = TypeAdapter(
-    Annotated[list[Annotated[str, StringConstraints(**_KEY_FORM)]], Field(max_length=1)]
-)
 
 
 class RunQuery(PageQuery):
@@ -103,64 +91,31 @@ class _CreateRunRoute(KeyedRoute):
 
     async def answer_at_once(self, request: Request) -> Response | None:
         """As create_run."""
-        keys = request.headers.getlist(IDEMPOTENCY_HEADER)
-        try:
-            idempotency_key = _KEYS.validate_python(keys)
-            body = CreateRun.model_validate(from_json(await request.body()))
-        except (ValueError, RecursionError):
+        deps = await get_dependencies(request)
+        caller, keys = await get_caller(request), request.headers.getlist(IDEMPOTENCY_HEADER)
+        new = run_posts.read_plain_run(deps, caller.id, await request.body(), keys)
+        if new is None:
             return None
-        run, is_new = await _accept(request, body, idempotency_key[0] if idempotency_key else None)
-        content = accepted_json(run) if is_new else Run.model_validate(run).model_dump_json()
-        return Response(content, 202, {"Location": _path_of(run)}, JSON)
+        return _accepted(*await run_posts.accept(deps, new))
 
 
 async def create_run(
     body: CreateRun,
-    request: Request,
-    response: Response,
+    deps: Deps,
+    caller: Caller,
     idempotency_key: IdempotencyKey = None,
-) -> models.Run:
+) -> Response:
     """Accept a run. It is in the record when this returns; what happens to it is in the run and its events."""
-    run, _ = await _accept(request, body, idempotency_key)
-    response.headers["Location"] = _path_of(run)
-    return run
+    new = run_posts.new_run(deps, caller.id, body, idempotency_key)
+    return _accepted(*await run_posts.accept(deps, new))
 
 
-async def _accept(
-    request: Request, body: CreateRun, idempotency_key: str | None
-) -> tuple[models.Run, bool]:
-    deps = await get_dependencies(request)
-    pipeline = find_pipeline(deps, body.pipeline)
-    check_input(pipeline, body.input)
-    require_claude(deps)
-    run, is_new = await deps.store.accept_run(
-        models.NewRun(
-            key_id=(await get_caller(request)).id,
-            pipeline=pipeline.name,
-            input=body.input,
-            step_names=pipeline.step_names,
-            metadata=body.metadata,
-            priority=body.priority,
-            budget_usd=body.budget_usd,
-            idempotency_key=idempotency_key,
-            request_hash=_hash_of(body) if idempotency_key else None,
-            mode=body.mode,
-            traceparent=current_traceparent(),
-        )
-    )
-    annotate(run_id=run.id)
-    if is_new:
-        deps.publisher.hint(run.id)
-    return run, is_new
+def _accepted(path: str, content: bytes) -> Response:
+    return Response(content, 202, {"Location": path}, JSON)
 
 
-def _path_of(run: models.Run) -> str:
-    return f"/v1/runs/{run.id}"
-
-
-PATH: Final = "/v1/runs"
 router.add_api_route(
-    PATH,
+    run_posts.PATH,
     create_run,
     methods=["POST"],
     route_class_override=_CreateRunRoute,
@@ -171,11 +126,13 @@ router.add_api_route(
 )
 
 
-_CREATE_RUN: Final = next(route for route in router.routes if isinstance(route, _CreateRunRoute))
-QUICK_ROUTES: Final = {("POST", PATH): _CREATE_RUN}
+CREATE_RUN: Final = next(route for route in router.routes if isinstance(route, _CreateRunRoute))
+"""For what answers without it, but in its name."""
 
 
-@router.get(PATH, operation_id="listRuns", response_model=RunPage, responses=KEYED_PROBLEMS)
+@router.get(
+    run_posts.PATH, operation_id="listRuns", response_model=RunPage, responses=KEYED_PROBLEMS
+)
 async def list_runs(
     query: Annotated[RunQuery, Query()], caller: Caller, store: Store
 ) -> models.Page[models.Run]:
@@ -268,12 +225,3 @@ def _check_replay(pipeline: Pipeline[Any], wish: ReplayRun) -> None:
         message = f"Another input counts from the first step on, which is {names[0]}"
         raise InvalidRequestError([FieldError("body", "/input", message)])
     check_input(pipeline, wish.input)
-
-
-def _hash_of(body: CreateRun) -> bytes:
-    """SHA-256 of the request, whatever the order of its members and its white space."""
-    # What was posted before there were modes has the same hash when it is posted again.
-    left_out = {"mode"} if body.mode is RunMode.LIVE else set()
-    members = body.model_dump(mode="json", exclude=left_out)
-    canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).digest()

@@ -29,7 +29,7 @@ class Outbox(Generic[Item]):
     def __init__(
         self,
         name: str,
-        send: Callable[[list[Item]], None],
+        send: Callable[[list[Item]], float | None],
         *,
         capacity: int = CAPACITY,
         busy_share: float = 1.0,
@@ -39,7 +39,7 @@ class Outbox(Generic[Item]):
 
         Args:
             name: Of the thread, and in logs.
-            send: Takes everything that waits; may block and raise.
+            send: Takes everything that waits; may block and raise. It may say how many seconds nobody misses the rest.
             capacity: Items that may wait; further ones are refused.
             busy_share: Part of its time that the thread may take, at most 1. What comes alone is sent at once; under
                 load items gather, instead of keeping the thread, and with it the interpreter, busy with small batches.
@@ -91,9 +91,9 @@ class Outbox(Generic[Item]):
         with self._lock:
             items, self._items = self._items, []
         began_s = monotonic_s()
-        self._send(items)
+        unmissed_s = self._send(items) or 0.0
         ended_s = monotonic_s()
-        rest_s = (ended_s - began_s) * (1 / self._busy_share - 1)
+        rest_s = max(unmissed_s, (ended_s - began_s) * (1 / self._busy_share - 1))
         self._rests_until_s = ended_s + min(LONGEST_REST_S, rest_s)
 
     def _note(self, flush: "Future[None]") -> None:

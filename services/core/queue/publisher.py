@@ -1,12 +1,12 @@
 """Sends hints, best effort: a lost hint costs time, never work."""
 
-from contextvars import Context, copy_context
 from dataclasses import dataclass
 from uuid import UUID
 
 from celery import Celery
 from kombu import Producer
 
+from services.core import telemetry
 from services.core.queue.contracts import QUEUE_OF_TASK, RunHint, TaskName
 from services.core.queue.outbox import Outbox
 from services.core.queue.redis_commands import queue_depth
@@ -21,13 +21,16 @@ FULL_QUEUE = 1000
 WAKE_UPS_WAITING = 100
 """The same where a message only wakes a worker: more would wake none that these do not."""
 
+FULL_REST_S = 0.1
+"""Seconds until the next look at a queue that is full: hints wait meanwhile, as what is to wake their workers does."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Hint:
-    """A run that is due, and the context (trace) in which that became known."""
+    """A run that is due, and the trace in which that became known."""
 
     run_id: UUID
-    context: Context
+    traceparent: str | None
 
 
 class HintPublisher:
@@ -54,9 +57,9 @@ class HintPublisher:
         hints again.
         """
         if is_isolated:
-            self._outbox.put((TaskName.EXECUTE_ISOLATED_RUN, _Hint(run_id, copy_context())))
+            self._outbox.put((TaskName.EXECUTE_ISOLATED_RUN, _hint(run_id)))
         elif self._waking < WAKE_UPS_PER_FLUSH and self._outbox.put(
-            (TaskName.EXECUTE_RUN, _Hint(run_id, copy_context()))
+            (TaskName.EXECUTE_RUN, _hint(run_id))
         ):
             self._waking += 1
 
@@ -64,7 +67,7 @@ class HintPublisher:
         """Send what waits, within the timeout."""
         self._outbox.close(timeout_s)
 
-    def _publish(self, hints: list[tuple[TaskName, _Hint]]) -> None:
+    def _publish(self, hints: list[tuple[TaskName, _Hint]]) -> float:
         """Send a few messages for all ordinary runs together, and one for each suspect run."""
         self._waking = 0
         ordinary = [hint for task, hint in hints if task is TaskName.EXECUTE_RUN]
@@ -74,6 +77,8 @@ class HintPublisher:
             self._send(producer, TaskName.EXECUTE_RUN, wake_ups, up_to=WAKE_UPS_WAITING)
             isolated = list(suspects.values())
             self._send(producer, TaskName.EXECUTE_ISOLATED_RUN, isolated, up_to=FULL_QUEUE)
+        is_full = self._depths.get(TaskName.EXECUTE_RUN, 0) >= WAKE_UPS_WAITING
+        return FULL_REST_S if is_full and not isolated else 0.0
 
     def _send(self, producer: Producer, task: TaskName, hints: list[_Hint], *, up_to: int) -> None:
         """Send hints while the queue has room.
@@ -89,11 +94,15 @@ class HintPublisher:
         if depth + len(hints) > up_to:
             depth = queue_depth(producer, queue)
         for hint in hints[: max(0, up_to - depth)]:
-            hint.context.run(
-                self._app.send_task,
-                task,
-                kwargs=dict(RunHint(run_id=str(hint.run_id))),
-                producer=producer,
-                ignore_result=True,
-            )
+            with telemetry.in_trace(hint.traceparent):
+                self._app.send_task(
+                    task,
+                    kwargs=dict(RunHint(run_id=str(hint.run_id))),
+                    producer=producer,
+                    ignore_result=True,
+                )
         self._depths[task] = queue_depth(producer, queue)
+
+
+def _hint(run_id: UUID) -> _Hint:
+    return _Hint(run_id, telemetry.current_traceparent())

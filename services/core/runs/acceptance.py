@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from services.core.clock import monotonic_s
 from services.core.db import Database
-from services.core.errors import IdempotencyConflictError, QueueFullError
+from services.core.errors import IdempotencyConflictError, KeyRevokedError, QueueFullError
 from services.core.pool import Row
 from services.core.runs.batcher import Batcher
 from services.core.runs.encoding import encode_json, storable_text
@@ -23,7 +23,8 @@ from services.core.runs.states import RunState, StepState
 from services.core.usage import Usage
 
 # A run, its steps and its first event. Rows come in the order of their idempotency keys, so that
-# two batches never wait for each other in a circle. A key that was used before gives no row.
+# two batches never wait for each other in a circle. An idempotency key that was used before gives no
+# row, and neither does an API key that is revoked: whoever knows a key from before need not ask first.
 ACCEPT_RUNS = statement(
     """
     WITH item AS MATERIALIZED (
@@ -41,6 +42,7 @@ ACCEPT_RUNS = statement(
                -- A hint is sent right after this commit; the sweep's turn comes only later.
                now() + make_interval(secs => CAST(:rehint_after_s AS double precision)), 1
           FROM item
+         WHERE (SELECT revoked_at IS NULL FROM api_keys WHERE api_keys.id = item.key_id)
          ORDER BY key_id, idempotency_key
             ON CONFLICT (key_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
      RETURNING id, created_at),
@@ -56,9 +58,13 @@ ACCEPT_RUNS = statement(
     """
 )
 
-FIND_BY_IDEMPOTENCY_KEY = statement(
+# Why a run was not accepted: no row if its key is not valid.
+FIND_ACCEPTED_BEFORE = statement(
     """
-    SELECT id, request_hash FROM runs WHERE key_id = :key_id AND idempotency_key = :idempotency_key
+    SELECT runs.id, request_hash
+      FROM api_keys LEFT JOIN runs
+           ON runs.key_id = api_keys.id AND runs.idempotency_key = CAST(:idempotency_key AS text)
+     WHERE api_keys.id = :key_id AND revoked_at IS NULL
     """
 )
 
@@ -99,6 +105,7 @@ class RunAcceptance:
 
         Raises:
             IdempotencyConflictError: Another request used the idempotency key.
+            KeyRevokedError: The API key is not valid any more.
             QueueFullError: Too many runs are queued.
         """
         if await self._depth.is_full():
@@ -137,17 +144,18 @@ class RunAcceptance:
 
     async def _find(self, new: NewRun) -> Accepted | None:
         """The run that was accepted under the same idempotency key."""
-        if new.idempotency_key is None:
-            return None
+        key = new.idempotency_key
         rows = await self._database.fetch(
-            FIND_BY_IDEMPOTENCY_KEY,
-            {"key_id": new.key_id, "idempotency_key": storable_text(new.idempotency_key)},
+            FIND_ACCEPTED_BEFORE,
+            {"key_id": new.key_id, "idempotency_key": None if key is None else storable_text(key)},
         )
-        for row in rows:
-            if row.request_hash != new.request_hash:
-                raise IdempotencyConflictError
-            return Accepted(row.id, None)
-        return None
+        if not rows:
+            raise KeyRevokedError
+        if rows[0].id is None:
+            return None
+        if rows[0].request_hash != new.request_hash:
+            raise IdempotencyConflictError
+        return Accepted(rows[0].id, None)
 
     async def _write(self, items: Sequence[str]) -> Mapping[UUID, Row]:
         """Commit a batch; the rows of those that are new, by run."""

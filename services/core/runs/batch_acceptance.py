@@ -8,7 +8,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from services.core.db import Database, Session
-from services.core.errors import IdempotencyConflictError
+from services.core.errors import IdempotencyConflictError, KeyRevokedError
 from services.core.runs.acceptance import ACCEPT_RUNS, RunAcceptance, shared_members
 from services.core.runs.batch_models import AcceptedBatch, BatchChunk, BatchRow, NewBatch, RowError
 from services.core.runs.encoding import encode_json, storable_text
@@ -157,10 +157,12 @@ class _BatchWriter:
         """Write a chunk's runs, with their steps and first events, and its errors."""
         if chunk.rows:
             items = ",".join(self._encode(row) for row in chunk.rows)
-            await session.fetch(
+            accepted = await session.fetch(
                 ACCEPT_RUNS, {"items": f"[{items}]", "rehint_after_s": self._rehint_after_s}
             )
-            self.accepted += len(chunk.rows)
+            if len(accepted) < len(chunk.rows):
+                raise KeyRevokedError
+            self.accepted += len(accepted)
         if chunk.errors:
             await session.fetch(
                 INSERT_ERRORS,

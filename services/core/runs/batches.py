@@ -144,6 +144,7 @@ class BatchRecord:
 
         Raises:
             IdempotencyConflictError: The idempotency key was used with another request_hash.
+            KeyRevokedError: The API key was revoked meanwhile.
             QueueFullError: Too many runs are queued, or would be.
         """
         return await self._acceptance.accept(new, chunks)

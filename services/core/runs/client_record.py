@@ -1,4 +1,4 @@
-"""What clients ask of the record: reading, cancelling and replaying their own runs."""
+"""What clients ask of the record: accepting, reading, cancelling and replaying their own runs."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -7,11 +7,11 @@ from uuid import UUID
 from services.core.db import Database
 from services.core.errors import RunNotCancellableError
 from services.core.pool import Pool
-from services.core.runs.acceptance import RunAcceptance
+from services.core.runs.acceptance import Accepted, RunAcceptance, accepted_run
 from services.core.runs.batches import BatchRecord
 from services.core.runs.cancelling import cancel_runs
 from services.core.runs.emails import EmailReader
-from services.core.runs.models import DueHint, Email, Event, Json, Page, PastAttempt, Run
+from services.core.runs.models import DueHint, Email, Event, Json, NewRun, Page, PastAttempt, Run
 from services.core.runs.reading import RunFilter, RunReader
 from services.core.runs.replays import FailedRuns, RunReplays
 from services.core.runs.states import FailureReason, RunState
@@ -30,6 +30,7 @@ class ClientRecord:
     ) -> None:
         database = Database(pool, timeout_s=timeout_s)
         self._record = database
+        self._acceptance = acceptance
         self._reader = RunReader(database)
         self._emails = EmailReader(database)
         self._replays = RunReplays(database, acceptance, rehint_after_s=rehint_after_s)
@@ -37,6 +38,26 @@ class ClientRecord:
             pool, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s
         )
         """Batches of runs, as clients see them."""
+
+    async def accept(self, new: NewRun) -> Accepted:
+        """Commit a run with its steps (pending) and first event.
+
+        The same idempotency key with the same request_hash gives the run that it made before.
+
+        Raises:
+            IdempotencyConflictError: The idempotency key was used with another request_hash.
+            KeyRevokedError: There is no such API key any more, or it is revoked.
+            QueueFullError: Too many runs are queued.
+            ValueError: Input or metadata holds a NaN or infinity.
+        """
+        return await self._acceptance.accept(new)
+
+    async def accept_run(self, new: NewRun) -> tuple[Run, bool]:
+        """The run that `accept` commits or finds, and whether it is new."""
+        accepted = await self._acceptance.accept(new)
+        if accepted.created_at is None:
+            return await self._reader.get_run(new.key_id, accepted.run_id), False
+        return accepted_run(new, run_id=accepted.run_id, created_at=accepted.created_at), True
 
     async def cancel_run(self, key_id: UUID, run_id: UUID) -> Run:
         """End a run early; a holder finds out when it next writes or renews.

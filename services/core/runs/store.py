@@ -7,7 +7,7 @@ from uuid import UUID
 
 from services.core.db import Database
 from services.core.pool import Pool
-from services.core.runs.acceptance import RunAcceptance, accepted_run
+from services.core.runs.acceptance import RunAcceptance
 from services.core.runs.call_limiter import CallLimiter, LimitRules
 from services.core.runs.call_limits import CallLimits, list_call_limits
 from services.core.runs.calls import RunCalls
@@ -28,9 +28,7 @@ from services.core.runs.models import (
     KeyDay,
     Lease,
     NewEmail,
-    NewRun,
     OpenCall,
-    Run,
     RunTotals,
 )
 from services.core.runs.progress import RunProgress
@@ -81,7 +79,6 @@ class RunStore(ClientRecord):
         )
         super().__init__(pool, acceptance, timeout_s=timeout_s, rehint_after_s=rehint_after_s)
         self._database = database
-        self._acceptance = acceptance
         self._progress = RunProgress(self._database)
         self._calls = RunCalls(self._database)
         self._claiming = Database(pool.apart(CLAIM_OPTIONS), timeout_s=timeout_s)
@@ -110,23 +107,6 @@ class RunStore(ClientRecord):
         await asyncio.gather(*(part.drain() for part in parts))
         await self._claiming.close()
         await self._database.close()
-
-    # --- accept -------------------------------------------------------------------------------
-
-    async def accept_run(self, new: NewRun) -> tuple[Run, bool]:
-        """Commit a run with its steps (pending) and first event; (run, is_new).
-
-        The same idempotency key with the same request_hash gives the run that it made before.
-
-        Raises:
-            IdempotencyConflictError: The idempotency key was used with another request_hash.
-            QueueFullError: Too many runs are queued.
-            ValueError: Input or metadata holds a NaN or infinity.
-        """
-        accepted = await self._acceptance.accept(new)
-        if accepted.created_at is None:
-            return await self._reader.get_run(new.key_id, accepted.run_id), False
-        return accepted_run(new, run_id=accepted.run_id, created_at=accepted.created_at), True
 
     # --- execute (worker) ---------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 
 from config.postgres import PostgresSettings
 from config.redis import RedisSettings
+from services.api.http_metrics import TELL_AFTER_S
 from services.core.runs.models import Checkpoint, Lease, NewEmail, shape_of
 from services.core.runs.store import RunStore
 from services.worker.live_text import TextSender
@@ -250,6 +251,7 @@ def test_figures_are_summed_over_the_processes(server: Gunicorn) -> None:
     counted = (
         r'penstock_http_requests_total\{method="GET",route="/v1/pipelines",status="401"\} (\S+)'
     )
+    time.sleep(3 * TELL_AFTER_S)  # until then each process keeps its figures to itself
     seen = set()
     for _ in range(10):
         found = re.search(counted, httpx.get(f"{server.url}/metrics").text)

@@ -37,7 +37,8 @@ def test_it_is_what_the_model_says(members: dict[str, Any], microsecond: int) ->
         "step_names": ("write",),
     }
     created_at = datetime(2026, 11, 30, 12, 0, 1, microsecond, UTC)
-    run = accepted_run(NewRun(**common | members), run_id=uuid4(), created_at=created_at)
+    new, run_id = NewRun(**common | members), uuid4()
+    run = accepted_run(new, run_id=run_id, created_at=created_at)
 
     expected = schemas.Run.model_validate(run).model_dump_json().encode()
-    assert expected == accepted_json(run)
+    assert expected == accepted_json(new, run_id=str(run_id), created_at=created_at)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from services.api import auth
+from services.api import deadline
 from services.api.batch_room import MAX_AT_ONCE, BatchRoom
 from services.api.errors import TooBusyError
 from tests.fakes.waiting import until
@@ -61,7 +61,7 @@ async def test_a_body_that_does_not_come_gives_its_place_back(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a few slow clients would keep all others away."""
-    monkeypatch.setattr(auth, "BODY_S", 0.05)
+    monkeypatch.setattr(deadline, "BODY_S", 0.05)
     never = asyncio.Event()
 
     async def endless_body() -> AsyncIterator[bytes]:

@@ -27,7 +27,7 @@ def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_is_in_time_is_left_alone() -> None:
     """The deadline is gone with its context."""
-    async with record_deadline(Pulse()):
+    with record_deadline(Pulse()):
         await asyncio.sleep(0)
     await asyncio.sleep(SHORT_S * 2)
 
@@ -36,7 +36,7 @@ async def test_what_takes_too_long_is_an_absent_record() -> None:
     """Several statements share one bound."""
 
     async def ask_often() -> None:
-        async with record_deadline(Pulse()):
+        with record_deadline(Pulse()):
             for _ in range(10):
                 await asyncio.sleep(SHORT_S / 5)
 
@@ -46,9 +46,8 @@ async def test_what_takes_too_long_is_an_absent_record() -> None:
 
 async def test_anothers_timeout_stays_what_it_is() -> None:
     """Only the deadline's own end is the record's absence."""
-    with pytest.raises(TimeoutError):
-        async with record_deadline(Pulse()):
-            raise TimeoutError
+    with pytest.raises(TimeoutError), record_deadline(Pulse()):
+        raise TimeoutError
 
 
 async def test_a_pause_costs_no_time() -> None:
@@ -56,7 +55,7 @@ async def test_a_pause_costs_no_time() -> None:
     passed = []
 
     async def wait_in_between() -> None:
-        async with record_deadline(Pulse()) as limit:
+        with record_deadline(Pulse()) as limit:
             with limit.paused():
                 await asyncio.sleep(SHORT_S * 2)
             await asyncio.sleep(SHORT_S / 5)
@@ -71,7 +70,7 @@ async def test_a_pause_costs_no_time() -> None:
 
 async def test_time_that_stood_still_does_not_end_the_request_later() -> None:
     """Nor does it cut off what comes after the request."""
-    async with record_deadline(Pulse()) as limit:
+    with record_deadline(Pulse()) as limit:
         await asyncio.sleep(SHORT_S / 5)
         with limit.paused():
             await asyncio.sleep(SHORT_S / 5)
@@ -87,7 +86,7 @@ async def test_while_the_record_answers_others_nobody_is_cut_off() -> None:
     passed = []
 
     async def ask_long() -> None:
-        async with record_deadline(pulse):
+        with record_deadline(pulse):
             for number in range(30):
                 await asyncio.sleep(SHORT_S / 5)
                 passed.append(number)

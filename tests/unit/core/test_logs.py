@@ -217,3 +217,41 @@ def test_a_plain_line_is_written_as_any_other() -> None:
     expected = _parse(slow)
     assert expected.pop("stack_info") == "stack"
     assert list(expected.items()) == list(_parse(record).items())
+
+
+@pytest.mark.parametrize("others", [[], [logging.NullHandler()]])
+def test_a_line_without_a_record_is_the_same_line(
+    others: list[logging.Handler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever else listens gets a record; secrets are taken out either way."""
+    stderr = logs.StderrLines()
+    stderr.setFormatter(logs.JsonLines())
+    stderr.setStream(io.StringIO())
+    monkeypatch.setattr(logging.root, "handlers", [stderr, *others])
+    logger = logging.getLogger("services.told")
+    logger.setLevel(logging.INFO)
+    facts = {"route": "/v1/runs", "status": 202, "ms": 1.5, "note": KEY}
+
+    with logs.bound(request_id="r1", trace_id="a" * 32, span_id="b" * 16):
+        logs.info(logger, "Zoë: 5 ms", facts)
+        logger.info("Zoë: 5 ms", extra=facts)
+    stderr.flush()
+
+    ours, usual = (json.loads(line) for line in stderr.stream.getvalue().splitlines())
+    assert ours | {"time": ""} == usual | {"time": ""}
+    assert len(ours["time"]) == len(usual["time"])
+    assert KEY not in str(ours)
+
+
+def test_a_line_that_nobody_wants_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The level is the logger's."""
+    stderr = logs.StderrLines()
+    stderr.setFormatter(logs.JsonLines())
+    stderr.setStream(io.StringIO())
+    monkeypatch.setattr(logging.root, "handlers", [stderr])
+    logger = logging.getLogger("services.untold")
+    logger.setLevel(logging.WARNING)
+
+    logs.info(logger, "x", {})
+
+    assert not stderr.stream.getvalue()

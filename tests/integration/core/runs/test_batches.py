@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 from config.postgres import PostgresSettings
 from services.core.errors import (
     IdempotencyConflictError,
+    KeyRevokedError,
     QueueFullError,
     RunNotFoundError,
     StoreUnavailableError,
@@ -218,6 +219,23 @@ async def test_a_record_that_goes_away_in_the_middle_keeps_nothing(
 
     again = await post(store, api_key, 500, **keyed)
     assert (await read(store, api_key, again)).counts[RunState.QUEUED] == 500
+
+
+async def test_a_key_that_is_revoked_in_the_middle_keeps_nothing(
+    store: RunStore, api_key: ApiKey
+) -> None:
+    """A batch may come in for a minute; whose it is must be valid to its end."""
+
+    async def chunks() -> AsyncGenerator[BatchChunk, None]:
+        async for chunk in chunks_of(2, 2):
+            yield chunk
+            await store.revoke_key(api_key.prefix)
+
+    with pytest.raises(KeyRevokedError):
+        await store.batches.accept_batch(new_batch(api_key), chunks())
+
+    assert not (await store.list_runs(api_key.id)).items
+    assert not (await store.batches.list_batches(api_key.id)).items
 
 
 async def test_a_queue_without_room_for_all_takes_none(

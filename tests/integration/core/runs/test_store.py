@@ -1,20 +1,24 @@
 """The life of a run in the record."""
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
+from uuid import uuid4
 
 import pytest
 from uuid_utils.compat import uuid7
 
 from services.core.errors import (
     IdempotencyConflictError,
+    KeyRevokedError,
     LeaseLostError,
     QueueFullError,
     RunNotCancellableError,
     RunNotFoundError,
 )
+from services.core.runs.acceptance import Accepted
 from services.core.runs.models import ApiKey, Checkpoint, Failure, NewEmail
 from services.core.runs.states import EventType, FailureReason, RunState, StepState
 from services.core.runs.store import RunStore
@@ -255,6 +259,31 @@ async def test_an_idempotency_key_makes_one_run(store: RunStore, api_key: ApiKey
     assert first == again
     with pytest.raises(IdempotencyConflictError):
         await store.accept_run(replace(request, request_hash=b"2" * 32))
+
+
+async def test_a_revoked_key_makes_no_run(store: RunStore, open_store: StoreFactory) -> None:
+    """Also one that has made runs before, whatever the queue; others in the same batch do not suffer."""
+    revoked, valid = [
+        await store.add_key(name="k", prefix=prefix * 12, key_hash=b"0" * 32) for prefix in "ab"
+    ]
+    request = new_run(revoked, idempotency_key="k", request_hash=b"1" * 32)
+    await store.accept(request)
+    await store.revoke_key(revoked.prefix)
+
+    first, again, unknown, other = await asyncio.gather(
+        store.accept(new_run(revoked)),
+        store.accept(request),
+        store.accept(replace(new_run(revoked), key_id=uuid4())),
+        store.accept(new_run(valid)),
+        return_exceptions=True,
+    )
+    with pytest.raises(KeyRevokedError):
+        await open_store(max_queued_runs=1).accept(request)
+
+    assert [KeyRevokedError] * 3 == [type(error) for error in (first, again, unknown)]
+    assert isinstance(other, Accepted)
+    assert len((await store.list_runs(revoked.id)).items) == 1
+    assert len((await store.list_runs(valid.id)).items) == 1
 
 
 async def test_a_full_queue_takes_no_more(open_store: StoreFactory, api_key: ApiKey) -> None:

@@ -75,6 +75,25 @@ def test_what_follows_soon_gathers(sink: Sink) -> None:
     assert [[1], list(range(2, 100))] == sink.batches
 
 
+def test_whoever_sends_may_ask_for_rest(sink: Sink) -> None:
+    """What nobody misses gathers meanwhile."""
+
+    def send(batch: list[int]) -> float:
+        sink.send(batch)
+        return 5.0
+
+    outbox: Outbox[int] = Outbox("test", send)
+
+    outbox.put(1)
+    _wait_for(lambda: sink.batches == [[1]])
+    for item in range(2, 100):
+        outbox.put(item)
+        time.sleep(0.001)
+    outbox.close(timeout_s=5)
+
+    assert [[1], list(range(2, 100))] == sink.batches
+
+
 def test_a_full_outbox_refuses_and_never_blocks(sink: Sink) -> None:
     """Memory is bounded: what exceeds the capacity is told, not kept."""
     outbox: Outbox[int] = Outbox("test", sink.send, capacity=3)

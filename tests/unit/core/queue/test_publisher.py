@@ -9,7 +9,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.core.queue import outbox, publisher
-from services.core.queue.publisher import FULL_QUEUE, WAKE_UPS_PER_FLUSH, HintPublisher
+from services.core.queue.publisher import (
+    FULL_QUEUE,
+    WAKE_UPS_PER_FLUSH,
+    WAKE_UPS_WAITING,
+    HintPublisher,
+)
 
 
 class RecordingApp:
@@ -105,6 +110,28 @@ def test_a_hint_on_an_idle_system_is_sent_before_the_queue_is_looked_at(app: Rec
 
     assert [0, 1, 2, 3, 3] == app.sent_before_looks[:5]
     assert 3 == len(app.sent)
+
+
+def test_a_full_queue_is_not_looked_at_all_the_time(app: RecordingApp) -> None:
+    """A hint waits a moment there; it is not dropped, for the queue may be empty by then."""
+    app.may_send.set()
+    hints = HintPublisher(app)  # type: ignore[arg-type]  # it has what is used
+    app.depth = WAKE_UPS_WAITING
+    hints.hint(uuid4())
+    while not app.sent_before_looks:
+        threading.Event().wait(0.001)
+    looks = len(app.sent_before_looks)
+    last = uuid4()
+
+    hints.hint(last)
+    threading.Event().wait(publisher.FULL_REST_S / 2)
+    looks_meanwhile = len(app.sent_before_looks) - looks
+    app.depth = 0
+    threading.Event().wait(publisher.FULL_REST_S)
+    hints.close()
+
+    assert looks_meanwhile <= 1
+    assert [last] == [run_id for _, run_id in app.sent]
 
 
 def test_after_a_failure_the_queue_is_looked_at_first(

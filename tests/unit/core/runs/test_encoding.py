@@ -3,6 +3,7 @@
 import json
 import math
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from uuid_utils.compat import uuid7
 
 from services.core.runs.encoding import (
     MalformedCursorError,
+    _encode_carefully,
     decode_id_cursor,
     decode_time_cursor,
     encode_cursor,
     encode_json,
+    encode_storable,
     storable_text,
 )
 
@@ -34,6 +37,34 @@ def test_encoded_text_is_what_jsonb_takes_and_otherwise_the_same(text: str) -> N
     assert {"text": storable_text(text)} == decoded
     assert "\0" not in decoded["text"]
     decoded["text"].encode("utf-8")
+
+
+ANY_JSON = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        ANY_TEXT,
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(ANY_TEXT, inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(ANY_JSON)
+@example([10**40, -0.0, 1e22, 5e-324, "NaN", "Infinity"])
+@example({"\ud800": ["\0"]})
+@example([uuid7(), Decimal("0.10"), b"\x01\xff"])
+def test_the_quick_encoding_is_the_careful_one(value: Any) -> None:
+    """Byte for byte in what it means; it leaves out what it is not sure of."""
+    quick = encode_storable(value)
+    careful = json.loads(_encode_carefully(value))
+
+    assert careful == json.loads(encode_json(value))
+    assert quick is None or careful == json.loads(quick)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
