@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from config.postgres import PostgresSettings
 from services.core.db import Statement
-from services.core.runs.claim_statements import CLAIM_DUE_RUNS, CLAIM_OPTIONS
+from services.core.runs.claim_statements import CLAIM_DUE_RUNS, CLAIM_OPTIONS, NO_KEY
 from services.core.runs.models import ApiKey, shape_of
 from services.core.runs.states import RunState
 from services.core.runs.store import RunStore
@@ -141,6 +141,8 @@ async def test_a_deep_queue_is_read_by_its_indexes(deep_queue: PostgresSettings)
 CLAIMING = {
     "up_to": 100,
     "choose": 210,
+    "look_at": 100,
+    "after": NO_KEY,
     "max_running": "{}",
     "is_counted": False,
     "owner": "w",
