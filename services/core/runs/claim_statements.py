@@ -27,7 +27,7 @@ AT_WORK = """at_work AS MATERIALIZED (
             SELECT coalesce(jsonb_object_agg(key_id, running), '{}') AS by_key
               FROM (SELECT key_id, count(*) AS running FROM runs
                      WHERE state = :run_running GROUP BY key_id) AS counted)"""
-"""How many runs of each key run, in one object; along the index runs_running_by_key."""
+"""How many runs of each key run, in one object; along the index runs_running."""
 
 
 NO_KEY = UUID(int=0)
