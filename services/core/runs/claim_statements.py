@@ -1,8 +1,11 @@
 """Which runs a worker gets: fair between keys, by priority and time within one. ADR 19.
 
-Nothing is kept between claims. Who runs how much is in the record, and who waits is found in the
-index runs_due_by_key by jumping from key to key, so that no claim reads a backlog.
+Who runs how much is in the record, and who waits is found in the index runs_due_by_key by jumping
+from key to key, so that no claim reads a backlog, nor asks more keys than it has to. A claimer
+remembers only where it stopped, to go on there.
 """
+
+from uuid import UUID
 
 from services.core.db import Statement
 from services.core.runs.sql import statement
@@ -24,12 +27,25 @@ AT_WORK = """at_work AS MATERIALIZED (
             SELECT coalesce(jsonb_object_agg(key_id, running), '{}') AS by_key
               FROM (SELECT key_id, count(*) AS running FROM runs
                      WHERE state = :run_running GROUP BY key_id) AS counted)"""
-"""How many runs of each key run, in one object; along the index runs_running_by_key."""
+"""How many runs of each key run, in one object; along the index runs_running."""
+
+
+NO_KEY = UUID(int=0)
+"""Before the id of every key."""
+LAST_KEY = UUID(int=2**128 - 1)
+"""No id of a key is after it."""
 
 
 def _number_of(key: str, *, by_key: str) -> str:
     """What an object says of a key, or nothing."""
     return f"CAST({by_key} ->> CAST({key} AS text) AS bigint)"
+
+
+def _has_room(key: str) -> str:
+    """Whether a key may run one more: it has no limit, or this claim has counted."""
+    allowed = _number_of(key, by_key="CAST(:max_running AS jsonb)")
+    running = _number_of(key, by_key="at_work.by_key")
+    return f"coalesce(({allowed}) > coalesce({running}, 0), true)"
 
 
 def _due_of(key: str, priority: str, *, limit: str, condition: str = "true") -> str:
@@ -65,7 +81,7 @@ def _gathered(due: str) -> str:
 
 
 LANE = f"""lane AS (
-            SELECT key_id, priority,
+            SELECT key_id, priority, is_spare,
                    CASE WHEN is_due THEN queued_key.id ELSE found.id END AS id,
                    CASE WHEN is_due THEN queued_key.next_at ELSE found.next_at END AS next_at
               FROM queued_key LEFT JOIN LATERAL (
@@ -73,7 +89,7 @@ LANE = f"""lane AS (
     _due_of("queued_key.key_id", "queued_key.priority", limit="1", condition="NOT is_due")
 }) AS found ON true
             UNION ALL
-            SELECT lane.key_id, lower.priority, found.id, found.next_at
+            SELECT lane.key_id, lower.priority, lane.is_spare, found.id, found.next_at
               FROM lane CROSS JOIN LATERAL (
                   {_below("lane")}) AS lower
               LEFT JOIN LATERAL (
@@ -113,7 +129,7 @@ LOCK_LIMITED_KEYS = statement(
               FROM api_keys, at_work
              WHERE max_running IS NOT NULL),
         queued_key AS (
-            SELECT highest.*
+            SELECT highest.*, false AS is_spare
               FROM limited CROSS JOIN LATERAL (
                   {_first("key_id = limited.id")}) AS highest
              WHERE running < max_running),
@@ -142,7 +158,7 @@ LOCK_KEY_OF_RUN = statement(
 )
 
 
-def _claim(candidates: str, *, condition: str) -> Statement:
+def _claim(candidates: str, *, condition: str, last_key: str = "NULL") -> Statement:
     """A statement that claims up to `up_to` of the candidates, and counts them.
 
     Nobody waits for a row that another worker is just taking. The fence grows, so that whoever held
@@ -153,8 +169,9 @@ def _claim(candidates: str, *, condition: str) -> Statement:
 
     Args:
         candidates: CTEs, the last of them `candidate`: id and place of runs, the first to be taken
-            first, and due_at for those of the same place.
+            first, and is_spare and due_at for those of the same place.
         condition: What must still hold, besides being due, once a run is locked.
+        last_key: The key after which the next claim begins, as an expression.
     """
     return statement(
         f"""
@@ -164,7 +181,7 @@ def _claim(candidates: str, *, condition: str) -> Statement:
               FROM candidate JOIN runs ON runs.id = candidate.id
              -- As an expression no partial index can serve it: the rows are found by their ids.
              WHERE state || '' IN :claim_sources AND {condition} AND {FITTING}
-             ORDER BY place, due_at
+             ORDER BY place, is_spare, due_at
              LIMIT CAST(:up_to AS bigint)
                FOR UPDATE OF runs SKIP LOCKED),
         started AS (
@@ -204,34 +221,52 @@ def _claim(candidates: str, *, condition: str) -> Statement:
             SELECT id, event_seq, :event_step_started,
                    jsonb_build_object('step', step, 'attempt', step_attempt)
               FROM claimed WHERE step IS NOT NULL)
-        SELECT seen.candidates, seen.has_limits, id, key_id, mode, attempts, fence, pipeline, input, traceparent,
-               created_at, budget_usd, shape, step, step_attempt,
+        SELECT seen.candidates, seen.has_limits, seen.last_key,
+               id, key_id, mode, attempts, fence, pipeline, input, traceparent, created_at,
+               budget_usd, shape, step, step_attempt,
                is_isolated AND lapses > 0 AND crashes = 0 AS is_on_probation,
                extract(epoch FROM deadline_at - now())::double precision AS remaining_s
-          FROM (SELECT count(*) AS candidates, {HAS_LIMITS} AS has_limits FROM candidate) AS seen
+          FROM (SELECT count(*) AS candidates, {HAS_LIMITS} AS has_limits, {last_key} AS last_key
+                  FROM candidate) AS seen
           LEFT JOIN claimed ON true
          ORDER BY place, next_at
         """  # noqa: S608 - constants of this module
     )
 
 
-# In words: every key with queued runs, and its first due run. A key's n-th due run has the place
-# (running + n), and the lowest places are taken. How many runs of a key can be among them is bounded
-# from above (`most`), knowing only that each key has one: no place is behind the first place of the
-# key that is the last to be needed, if there are so many keys; and before a key's n-th run, from the
-# second on, come n - 1 of its own and the first of each key that runs no more than it does. Only for
-# keys that may have more than one among them, the lanes are read on.
+# In words: the keys with queued runs, in a circle, from where the last claim stopped until as many
+# are met as are looked at that have a run which is due and that they may run. These are no fewer
+# than are wanted, so a claim that stops early is full, and one that is not full has seen all keys.
 #
-# More are chosen than wanted: others may be taking the same ones at this moment.
+# A key's n-th due run has the place (running + n), and the lowest places are taken. How many runs of
+# a key can be among them is bounded from above (`most`), knowing only that each key has one: no place
+# is behind the first place of the key that is the last to be needed, if there are so many keys; and
+# before a key's n-th run, from the second on, come n - 1 of its own and the first of each key that
+# runs no more than it does. Only for keys that may have more than one among them, the lanes are read
+# on.
+#
+# More are chosen than wanted, for others may be taking the same ones at this moment: the first runs of
+# some more keys, or if there are no more, further runs of these. At the same place such a key comes
+# last, for the next claim begins with it.
 CLAIM_DUE_RUNS = _claim(
     f"""
         {AT_WORK},
-        queued_key AS (
-            ({_first("true")})
+        circle AS (
+            SELECT CAST(:after AS uuid) AS key_id, CAST(NULL AS integer) AS priority,
+                   CAST(NULL AS uuid) AS id, CAST(NULL AS timestamptz) AS next_at, false AS is_due,
+                   CAST('{LAST_KEY}' AS uuid) AS until, 0 AS number, 0 AS met
             UNION ALL
-            SELECT following.*
-              FROM queued_key CROSS JOIN LATERAL (
-                  {_first("key_id > queued_key.key_id")}) AS following),
+            SELECT following.*, number + 1,
+                   met + (following.is_due AND {_has_room("following.key_id")})::integer
+              FROM at_work, circle CROSS JOIN LATERAL (
+                  (SELECT *, circle.until FROM (
+                      {_first("key_id > circle.key_id")}) AS first)
+                  UNION ALL
+                  SELECT '{NO_KEY}', NULL, NULL, NULL, false, :after WHERE circle.until > :after
+                   LIMIT 1) AS following
+             WHERE met < CAST(:look_at AS integer) + :choose - :up_to
+               AND following.key_id <= circle.until),
+        queued_key AS (SELECT *, met > :look_at AS is_spare FROM circle WHERE id IS NOT NULL),
         {LANE},
         contender AS MATERIALIZED (
             SELECT lane.*,
@@ -241,24 +276,26 @@ CLAIM_DUE_RUNS = _claim(
              -- Whoever has not locked the limited keys, because there were none, takes nothing if there are.
              WHERE lane.id IS NOT NULL AND (CAST(:is_counted AS boolean) OR NOT {HAS_LIMITS})),
         bounded AS MATERIALIZED (
-            SELECT contender.*, least(
-                       allowed - running,
-                       nth_value(running, CAST(:choose AS integer)) OVER everyone + 1 - running,
-                       greatest(1, :choose + 1 - count(*) OVER by_running)) AS most
+            SELECT contender.*, least(allowed - running, greatest(1, least(
+                       CASE WHEN nth_value(running, CAST(:choose AS integer)) OVER everyone IS NOT NULL
+                            THEN nth_value(running, CAST(:up_to AS integer)) OVER everyone
+                                 + 1 - running END,
+                       :choose + 1 - count(*) OVER by_running))) AS most
               FROM contender
              WHERE allowed IS NULL OR allowed > running
             WINDOW by_running AS (ORDER BY running),
                    everyone AS (by_running
                        ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)),
         lanes AS (
-            SELECT key_id, priority, running, most, CAST(0 AS bigint) AS before, ids, times
+            SELECT key_id, priority, is_spare, running, most, CAST(0 AS bigint) AS before, ids,
+                   times
               FROM bounded CROSS JOIN LATERAL (
                   {_gathered(_due_of("bounded.key_id", "bounded.priority", limit="bounded.most"))}
                   ) AS found
              WHERE most > 1
             UNION ALL
-            SELECT lanes.key_id, lower.priority, running, most, reached.total, found.ids,
-                   found.times
+            SELECT lanes.key_id, lower.priority, is_spare, running, most, reached.total,
+                   found.ids, found.times
               FROM lanes CROSS JOIN LATERAL (
                   SELECT before + coalesce(cardinality(lanes.ids), 0)) AS reached (total)
              CROSS JOIN LATERAL (
@@ -269,21 +306,23 @@ CLAIM_DUE_RUNS = _claim(
     }) AS found
              WHERE reached.total < most),
         candidate AS MATERIALIZED (
-            SELECT id, running + 1 AS place, next_at AS due_at FROM bounded WHERE most = 1
+            SELECT id, running + 1 AS place, is_spare, next_at AS due_at
+              FROM bounded WHERE most = 1
             UNION ALL
-            SELECT one.id, running + before + one.number, one.due_at
+            SELECT one.id, running + before + one.number, is_spare, one.due_at
               FROM lanes CROSS JOIN LATERAL
                    unnest(ids, times) WITH ORDINALITY AS one (id, due_at, number)
-             ORDER BY place, due_at
+             ORDER BY place, is_spare, due_at
              LIMIT CAST(:choose AS bigint))""",  # noqa: S608 - constants of this module
     condition="NOT is_isolated",
+    last_key="(SELECT key_id FROM circle WHERE met <= :look_at ORDER BY number DESC LIMIT 1)",
 )
 
 # A suspect is asked for by name. It waits like any other while its key runs as many as it may.
 CLAIM_ISOLATED_RUN = _claim(
     """
         candidate AS (
-            SELECT id, 0 AS place, next_at AS due_at FROM runs
+            SELECT id, 0 AS place, false AS is_spare, next_at AS due_at FROM runs
              WHERE id = :run_id AND NOT EXISTS (
                  SELECT FROM api_keys
                   WHERE api_keys.id = runs.key_id

@@ -17,6 +17,7 @@ from services.core.runs.claim_statements import (
     CLAIM_ISOLATED_RUN,
     LOCK_KEY_OF_RUN,
     LOCK_LIMITED_KEYS,
+    NO_KEY,
 )
 from services.core.runs.encoding import encode_json
 from services.core.runs.models import Json, Lease, PastCall, steps_of
@@ -25,6 +26,8 @@ from services.core.runs.states import CallState, RunMode
 
 SPARE = 10
 """So many more runs are chosen than are wanted: others may be taking the same ones."""
+KEYS_LOOKED_AT = 100
+"""A claim looks at so many keys, or at as many as runs are wanted; the next one goes on behind them."""
 TURNS = 4
 PAUSE_S = 0.01
 """Others may have taken more than that, or hold a limited key: they are done after milliseconds. Each
@@ -101,6 +104,8 @@ class RunClaims:
         self._claiming = claiming
         self._has_limits = False
         """Whether any key has a limit, as the last claim has seen it."""
+        self._last_key = NO_KEY
+        """The last key that the last claim looked at. Any other would do: claims go in a circle."""
         self._lease_ttl_s = lease_ttl_s
         self._run_timeout_s = run_timeout_s
         self._release = release
@@ -180,11 +185,17 @@ class RunClaims:
         Without limits it is one statement, and one round trip: while others wait for the event loop
         in between, the next runs come no sooner than those before have left it.
         """
-        claim = {"up_to": limit, "choose": limit + spare, **self._claimed(owner, shapes)}
+        claim = {
+            "up_to": limit,
+            "choose": limit + spare,
+            "after": self._last_key,
+            "look_at": max(limit, KEYS_LOOKED_AT),
+            **self._claimed(owner, shapes),
+        }
         if not self._has_limits:
             uncounted = {**claim, "is_counted": False, "max_running": "{}"}
             rows = await self._claiming.fetch(CLAIM_DUE_RUNS, uncounted)
-            self._has_limits = rows[0].has_limits
+            self._remember(rows[0])
             if not self._has_limits:
                 # Without an answer here they lapse, as those of a dead worker do.
                 leases = await _read(self._claiming, rows)
@@ -195,9 +206,14 @@ class RunClaims:
             counted = {**claim, "is_counted": True, "max_running": max_running}
             rows = await session.fetch(CLAIM_DUE_RUNS, counted)
             leases = await _read(session, rows)
-        self._has_limits = rows[0].has_limits
+        self._remember(rows[0])
         was_passed_over = rows[0].candidates > len(leases) or any(row.is_left_out for row in limits)
         return leases, len(leases) < limit and was_passed_over
+
+    def _remember(self, row: Row) -> None:
+        """Take what a claim says for the next one."""
+        self._has_limits = row.has_limits
+        self._last_key = row.last_key
 
     async def _claim_isolated(
         self, run_id: UUID, *, owner: str, shapes: Collection[str]

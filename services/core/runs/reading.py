@@ -33,26 +33,32 @@ RUN_WITH_STEPS = f"SELECT runs.*, {STEPS_OF_RUN} AS steps FROM runs"  # noqa: S6
 GET_RUN = statement(f"{RUN_WITH_STEPS} WHERE id = :run_id AND key_id = :key_id")
 
 # Ids are UUIDv7: their order is that of their creation.
-LIST_RUNS = f"""
-    {RUN_WITH_STEPS}
-     WHERE key_id = :key_id
-       AND (CAST(:pipeline AS text) IS NULL OR pipeline = :pipeline)
-       AND (CAST(:reason AS text) IS NULL OR failure ->> 'reason' = :reason)
-       AND (CAST(:before AS uuid) IS NULL OR id < :before)
-       {{state}} {{batch}}
-     ORDER BY id DESC
-     LIMIT CAST(:up_to AS bigint)
+LIST_RUNS_IN_STATE = """
+    (SELECT * FROM runs
+      WHERE key_id = :key_id AND state {state} {batch}
+        AND (CAST(:pipeline AS text) IS NULL OR pipeline = :pipeline)
+        AND (CAST(:reason AS text) IS NULL OR failure ->> 'reason' = :reason)
+        AND (CAST(:before AS uuid) IS NULL OR id < :before)
+      ORDER BY id DESC
+      LIMIT CAST(:up_to AS bigint))
 """
 
 
 @cache
-def _list_runs(state: RunState | None, *, has_batch: bool) -> Statement:
-    """The statement that lists runs: conditions with an index of their own are in it as text."""
+def list_statement(state: RunState | None, *, has_batch: bool) -> Statement:
+    """The statement that lists runs: conditions with an index of their own are in it as text.
+
+    A key's runs are in two indexes: those that run, and all others.
+    """
+    conditions = ["<> :run_running", "= :run_running"] if state is None else [f"= :run_{state}"]
+    batch = "AND batch_id = CAST(:batch_id AS uuid)" if has_batch else ""
+    lists = [LIST_RUNS_IN_STATE.format(state=one, batch=batch) for one in conditions]
     return statement(
-        LIST_RUNS.format(
-            state="" if state is None else f"AND state = :run_{state}",
-            batch="AND batch_id = CAST(:batch_id AS uuid)" if has_batch else "",
-        )
+        f"""
+        SELECT runs.*, {STEPS_OF_RUN} AS steps FROM ({"UNION ALL".join(lists)}) AS runs
+         ORDER BY id DESC
+         LIMIT CAST(:up_to AS bigint)
+        """  # noqa: S608 - constants of this module
     )
 
 
@@ -120,7 +126,7 @@ class RunReader:
         if batch_id is not None:
             parameters["batch_id"] = batch_id
         rows = await self._database.fetch(
-            _list_runs(wanted.state, has_batch=batch_id is not None), parameters
+            list_statement(wanted.state, has_batch=batch_id is not None), parameters
         )
         found = tuple(_run(row) for row in rows[:limit])
         return Page(found, encode_cursor(id=found[-1].id) if len(rows) > limit else None)

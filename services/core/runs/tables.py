@@ -198,19 +198,12 @@ Index(
     postgresql_where=text("idempotency_key IS NOT NULL"),
 )
 Index(
-    "runs_due",
-    runs.c.priority.desc(),
-    runs.c.next_at,
-    postgresql_where=text("state = 'queued' AND NOT is_isolated"),
-)
-Index(
     "runs_due_by_key",
     runs.c.key_id,
     runs.c.priority.desc(),
     runs.c.next_at,
     postgresql_where=text("state = 'queued' AND NOT is_isolated"),
 )
-Index("runs_running_by_key", runs.c.key_id, postgresql_where=text("state = 'running'"))
 Index(
     "runs_batch",
     runs.c.batch_id,
@@ -220,8 +213,10 @@ Index(
 )
 Index("runs_hints", runs.c.hint_at, postgresql_where=text("state = 'queued'"))
 Index("runs_deadlines", runs.c.deadline_at, postgresql_where=text("state = 'queued'"))
-Index("runs_running", runs.c.id, postgresql_where=text("state = 'running'"))
-Index("runs_owner", runs.c.key_id, runs.c.id)
+# A key's runs are in two indexes, so that a claim writes the small one only: of the large one it would
+# read, change and log a page of its own for nearly every run.
+Index("runs_running", runs.c.key_id, runs.c.id, postgresql_where=text("state = 'running'"))
+Index("runs_owner", runs.c.key_id, runs.c.id, postgresql_where=text("state <> 'running'"))
 Index("runs_failed", runs.c.key_id, runs.c.id, postgresql_where=text("state = 'failed'"))
 
 run_history = Table(

@@ -56,9 +56,9 @@ async def test_migrations_go_up_and_down_and_up_again(empty_database: PostgresSe
         partial(command.downgrade, revision="base"),
     )
 
-    assert await run(empty_database, up) == ("empty", "0003")
+    assert await run(empty_database, up) == ("empty", "0004")
     full = await inspected(empty_database, tables)
-    assert await run(empty_database, down) == ("0003", "empty")
+    assert await run(empty_database, down) == ("0004", "empty")
     assert await inspected(empty_database, tables) == ["alembic_version"]
     await run(empty_database, up)
 
@@ -169,7 +169,7 @@ async def test_what_waits_is_given_its_shape(
         empty_database,
         "UPDATE runs SET state = 'succeeded' WHERE id = (SELECT min(id::text)::uuid FROM runs)",
     )
-    await run(empty_database, partial(command.upgrade, revision="0003"))
+    await run(empty_database, partial(command.upgrade, revision="head"))
 
     assert await store.claim_due_runs(owner="w", limit=9, shapes=["p:first,second"]) == []
     [lease] = await store.claim_due_runs(owner="w", limit=9, shapes=["p:second,first"])
@@ -199,11 +199,11 @@ async def test_the_newest_migration_can_be_undone_with_runs_in_the_record(
     empty_database: PostgresSettings, store: RunStore
 ) -> None:
     """Down and up again loses no run, only what the older release does not know."""
-    await run(empty_database, partial(command.upgrade, revision="0003"))
+    await run(empty_database, partial(command.upgrade, revision="head"))
     await run_sql(empty_database, ADD_KEY, OLD_ACCEPT)
     await run(empty_database, partial(command.downgrade, revision="0001"))
     await run_sql(empty_database, OLD_ACCEPT)
-    await run(empty_database, partial(command.upgrade, revision="0003"))
+    await run(empty_database, partial(command.upgrade, revision="head"))
 
     leases = await store.claim_due_runs(owner="w", limit=9, shapes=["p:second,first"])
 
@@ -216,4 +216,4 @@ async def test_two_at_once_migrate_once(empty_database: PostgresSettings) -> Non
 
     results = await asyncio.gather(*(run(empty_database, up) for _ in range(3)))
 
-    assert sorted(results) == [("0003", "0003"), ("0003", "0003"), ("empty", "0003")]
+    assert sorted(results) == [("0004", "0004"), ("0004", "0004"), ("empty", "0004")]

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
 from config.postgres import PostgresSettings
+from services.core.runs import claims
 from services.core.runs.store import RunStore
 from services.migrate.engine import create_engine
 from tests.integration.core.runs.pieces import SHAPES
@@ -132,3 +134,29 @@ async def test_claims_come_as_the_model_says(
             break
         for key in keys:
             key.take(set(expected))
+
+
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(keys=records(), limit=st.integers(1, 4))
+async def test_claims_that_look_at_few_keys_lack_nothing(
+    store: RunStore, fresh_database: PostgresSettings, keys: list[Key], limit: int
+) -> None:
+    """Each is as full as can be, and takes what is first within each key."""
+    await put(fresh_database, keys)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "KEYS_LOOKED_AT", 1)
+        while turns := {key.id: [run for *_, run in key.turns()] for key in keys if key.turns()}:
+            leases = await store.claim_due_runs(owner="w", limit=limit, shapes=SHAPES)
+            taken = {lease.run_id for lease in leases}
+
+            assert min(limit, sum(map(len, turns.values()))) == len(leases)
+            for key in keys:
+                runs = [lease.run_id for lease in leases if lease.key_id == key.id]
+                assert turns.get(key.id, [])[: len(runs)] == runs
+                key.take(taken)
+        assert [] == await store.claim_due_runs(owner="w", limit=limit, shapes=SHAPES)

@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from config.postgres import PostgresSettings
 from services.core.db import Statement
-from services.core.runs.claim_statements import CLAIM_DUE_RUNS, CLAIM_OPTIONS
+from services.core.runs.claim_statements import CLAIM_DUE_RUNS, CLAIM_OPTIONS, NO_KEY
 from services.core.runs.models import ApiKey, shape_of
+from services.core.runs.reading import list_statement
 from services.core.runs.states import RunState
 from services.core.runs.store import RunStore
 from services.core.runs.sweeps import REQUEUE_LAPSED_RUNS
@@ -138,9 +139,37 @@ async def test_a_deep_queue_is_read_by_its_indexes(deep_queue: PostgresSettings)
     assert "Seq Scan on runs" not in plan
 
 
+async def test_a_list_is_read_by_its_two_indexes(
+    deep_queue: PostgresSettings, api_key: ApiKey
+) -> None:
+    """Those that run and all others: no more of each than is listed."""
+    await run_sql(
+        deep_queue,
+        "INSERT INTO api_keys (id, prefix, name, key_hash) VALUES (gen_random_uuid(), 'o', 'k', '')",
+        """
+        UPDATE runs SET key_id = api_keys.id FROM api_keys
+         WHERE prefix = 'o' AND next_at < now() - interval '20 s'
+        """,
+        "UPDATE runs SET state = 'running' WHERE priority = 0",
+        "ANALYZE runs",
+    )
+    filters = dict.fromkeys(("pipeline", "reason", "before"))
+    parameters = {"key_id": api_key.id, "up_to": 50, **filters}
+
+    plan = await explain(
+        deep_queue, list_statement(None, has_batch=False), parameters, options="ANALYZE"
+    )
+
+    scans = dict(re.findall(r"Backward using (\w+) on runs.*actual.*rows=(\d+)", plan))
+    assert {"runs_owner", "runs_running"} == set(scans)
+    assert all(int(rows) <= 50 for rows in scans.values())
+
+
 CLAIMING = {
     "up_to": 100,
     "choose": 210,
+    "look_at": 100,
+    "after": NO_KEY,
     "max_running": "{}",
     "is_counted": False,
     "owner": "w",
@@ -165,7 +194,7 @@ async def test_a_claim_jumps_from_key_to_key(
     used = {scan[scan.index("using") + 1] for scan in scans if "using" in scan}
     assert "Seq Scan on runs" not in plan
     assert "Bitmap" not in plan
-    assert {"runs_due_by_key", "runs_running_by_key", "runs_pkey"} == used
+    assert {"runs_due_by_key", "runs_running", "runs_pkey"} == used
 
 
 async def test_a_claim_reads_no_more_of_a_deep_queue(
