@@ -212,7 +212,11 @@ Index(
     postgresql_where=text("batch_id IS NOT NULL"),
 )
 Index("runs_hints", runs.c.hint_at, postgresql_where=text("state = 'queued'"))
-Index("runs_deadlines", runs.c.deadline_at, postgresql_where=text("state = 'queued'"))
+Index(
+    "runs_deadlines",
+    runs.c.deadline_at,
+    postgresql_where=text("state = 'queued' AND deadline_at IS NOT NULL"),
+)
 # A key's runs are in two indexes, so that a claim writes the small one only: of the large one it would
 # read, change and log a page of its own for nearly every run.
 Index("runs_running", runs.c.key_id, runs.c.id, postgresql_where=text("state = 'running'"))

@@ -16,9 +16,22 @@ RUNNING = sa.text("state = 'running'")
 
 
 def upgrade() -> None:
-    """Drop the index that no claim reads any more, and take the claimed runs out of runs_owner."""
-    for index in ("runs_due", "runs_running_by_key", "runs_running", "runs_owner"):
+    """Drop what no claim reads; leave claimed runs out of runs_owner, new ones out of runs_deadlines."""
+    for index in (
+        "runs_due",
+        "runs_running_by_key",
+        "runs_running",
+        "runs_owner",
+        "runs_deadlines",
+    ):
         op.drop_index(index, "runs")
+    op.create_index(
+        "runs_deadlines",
+        "runs",
+        ["deadline_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued' AND deadline_at IS NOT NULL"),
+    )
     op.create_index(
         "runs_running", "runs", ["key_id", "id"], unique=False, postgresql_where=RUNNING
     )
@@ -33,8 +46,15 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Make the indexes of the release before."""
-    for index in ("runs_running", "runs_owner"):
+    for index in ("runs_running", "runs_owner", "runs_deadlines"):
         op.drop_index(index, "runs")
+    op.create_index(
+        "runs_deadlines",
+        "runs",
+        ["deadline_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued'"),
+    )
     op.create_index("runs_owner", "runs", ["key_id", "id"], unique=False)
     op.create_index("runs_running", "runs", ["id"], unique=False, postgresql_where=RUNNING)
     op.create_index(
