@@ -101,7 +101,7 @@ async def put(database: PostgresSettings, keys: list[Key]) -> None:
     engine = create_engine(database)
     running = {"due_s": 0, "priority": 0, "shape": None, "is_isolated": False, "is_overdue": False}
     async with engine.begin() as connection:
-        await connection.execute(text("TRUNCATE runs, api_keys CASCADE"))
+        await connection.execute(text("TRUNCATE runs, api_keys, steps, events CASCADE"))
         for key in keys:
             await connection.execute(
                 INSERT_KEY, {"id": key.id, "prefix": str(key.id), "max_running": key.max_running}

@@ -64,6 +64,14 @@ ANSWER = {"said": "yes"}
 CALL_STATES = ("open", "answered", "failed")
 MAX_CRASHES = 2
 RUN_TIMEOUT_S = 3600
+# No foreign key says it.
+ASSERT_NO_ORPHANS = """
+    DO $$
+    BEGIN
+        ASSERT NOT EXISTS (SELECT FROM steps WHERE run_id NOT IN (SELECT id FROM runs)), 'a step';
+        ASSERT NOT EXISTS (SELECT FROM events WHERE run_id NOT IN (SELECT id FROM runs)), 'an event';
+    END $$
+"""
 LEASE_TTL_S = 0.001  # every lease has lapsed by the time that somebody sweeps
 
 
@@ -233,6 +241,9 @@ class RecordMachine(RuleBasedStateMachine):
         try:
             for run_id in self.model:
                 self.compare(run_id)
+            self.sql(ASSERT_NO_ORPHANS)
+            self.sql("DELETE FROM runs WHERE id = (SELECT id FROM runs LIMIT 1)")
+            self.sql(ASSERT_NO_ORPHANS)
         finally:
             self.do(self.store.close())
             self.runner.run(self.engine.dispose())
@@ -297,7 +308,7 @@ class RecordMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """Start from an empty record."""
-        self.sql("TRUNCATE api_keys CASCADE")
+        self.sql("TRUNCATE api_keys, steps, events CASCADE")
         self.key: ApiKey = self.do(
             self.store.add_key(name="k", prefix="0" * 12, key_hash=b"0" * 32)
         )

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from uuid_utils.compat import uuid7
 
+from config.postgres import PostgresSettings
 from services.core.errors import (
     IdempotencyConflictError,
     KeyRevokedError,
@@ -34,6 +35,7 @@ from tests.integration.core.runs.pieces import (
     events_of,
     new_run,
     pay,
+    run_sql,
 )
 
 
@@ -371,3 +373,20 @@ async def test_another_keys_run_does_not_exist(store: RunStore, api_key: ApiKey)
         await store.get_email(other.id, email.id)
     assert (await store.list_runs(other.id)).items == ()
     assert (await store.list_emails(other.id)).items == ()
+
+
+async def test_a_deleted_run_takes_its_steps_and_events_along(
+    store: RunStore, api_key: ApiKey, fresh_database: PostgresSettings
+) -> None:
+    """Whoever deletes by hand, or one day to keep the record small, leaves nothing behind; others stay whole."""
+    gone, kept = await accept(store, api_key), await accept(store, api_key)
+
+    await run_sql(fresh_database, f"DELETE FROM runs WHERE id = '{gone.id}'")  # noqa: S608 - an id
+
+    assert kept == await store.get_run(api_key.id, kept.id)
+    assert not await store.list_events({gone.id: 0})
+    assert len(await store.list_events({kept.id: 0})) == 1
+    await run_sql(
+        fresh_database,
+        "DO $$ BEGIN ASSERT (SELECT count(DISTINCT run_id) FROM steps) = 1; END $$",
+    )
