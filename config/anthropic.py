@@ -58,4 +58,4 @@ class AnthropicSettings(Settings):
     @property
     def is_configured(self) -> bool:
         """Calls can be made at all."""
-        return self.api_key is not None or self.is_simulated
+        return self.api_key is not None or self.simulator_url is not None

@@ -14,6 +14,7 @@ from services.api import schemas
 from services.core.runs.acceptance import accepted_run
 from services.core.runs.models import NewRun
 from services.core.runs.reading import trace_id_of
+from services.core.runs.states import RunMode
 
 _VARYING: Final = (
     "id",
@@ -26,6 +27,7 @@ _VARYING: Final = (
     "trace_id",
 )
 """In the order of the schema."""
+_MODES: Final = {mode: to_json(mode) for mode in RunMode}
 _NOBODY: Final = UUID(int=0)
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
@@ -39,7 +41,7 @@ def accepted_json(new: NewRun, *, run_id: str, created_at: datetime) -> bytes:
         to_json(new.input),
         to_json(new.metadata),
         to_json(budget_usd),
-        to_json(new.mode),
+        _MODES[new.mode],
         moment,
         moment,
         to_json(trace_id_of(new.traceparent)),

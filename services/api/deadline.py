@@ -79,17 +79,23 @@ class record_deadline:  # noqa: N801 - used like a function
         "_task",
     )
 
-    def __init__(self, pulse: Pulse) -> None:
-        """Take what is to know whether the record answers. For the task that makes it."""
+    def __init__(self, pulse: Pulse, *, begins_with_body: bool = False) -> None:
+        """For the task that makes it.
+
+        Args:
+            pulse: Is to know whether the record answers.
+            begins_with_body: As begin_body says, from the first moment on.
+        """
         self._pulse = pulse
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._cancels = self._task.cancelling() if self._task else 0
         self._error: PenstockError | None = None
-        self._paused_at_s: float | None = None
-        self._pause_ends_at_s = math.inf
+        now_s = monotonic_s()
+        self._ends_at_s = now_s + REQUEST_S
+        self._paused_at_s = now_s if begins_with_body else None
+        self._pause_ends_at_s = now_s + BODY_S
 
     def __enter__(self) -> Self:
-        self._ends_at_s = monotonic_s() + REQUEST_S
         self._pulse.add(self)
         return self
 

@@ -1,6 +1,6 @@
 """A way past FastAPI for what is posted most often: a run with which all is well."""
 
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from starlette.exceptions import HTTPException
@@ -51,18 +51,17 @@ class QuickWayMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        head = _read_head(scope)
-        key_id = self._known_keys.find(head.authorization) if head else None
-        if head is None or key_id is None:
+        authorization, idempotency_keys = _read_head(scope)
+        key_id = self._known_keys.find(authorization) if authorization else None
+        if key_id is None:
             await self._app(scope, receive, send)
             return
         scope["route"] = self._route
         try:
-            with record_deadline(self._pulse) as deadline:
-                deadline.begin_body()
+            with record_deadline(self._pulse, begins_with_body=True) as deadline:
                 body = await _read_body(receive)
                 deadline.end_body()
-                accepted = await self._accept(key_id, body, head.idempotency_keys)
+                accepted = await self._accept(key_id, body, idempotency_keys)
         except (PenstockError, HTTPException) as error:
             answer = await answer_error(Request(scope, receive), error)
             await answer(scope, receive, send)
@@ -88,15 +87,10 @@ class QuickWayMiddleware:
         return accepted
 
 
-class _Head(NamedTuple):
-    authorization: str
-    idempotency_keys: list[str]
-
-
-def _read_head(scope: Scope) -> _Head | None:
-    """What the headers of a POST of a run in JSON say; None for all other requests."""
+def _read_head(scope: Scope) -> tuple[str, list[str]]:
+    """Authorization and idempotency keys of a POST of a run in JSON; nothing of all other requests."""
     if scope["type"] != "http" or scope["path"] != run_posts.PATH or scope["method"] != "POST":
-        return None
+        return "", []
     authorization = media_type = b""
     idempotency_keys: list[str] = []
     for name, value in scope["headers"]:
@@ -107,8 +101,8 @@ def _read_head(scope: Scope) -> _Head | None:
         elif name == b"idempotency-key":
             idempotency_keys.append(value.decode("latin-1"))
     if media_type.partition(b";")[0].strip().lower() != _JSON:
-        return None
-    return _Head(authorization.decode("latin-1"), idempotency_keys)
+        return "", []
+    return authorization.decode("latin-1"), idempotency_keys
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -62,7 +62,7 @@ def read_plain_run(
 ) -> models.NewRun | None:
     """The run that a body asks for, if it is plainly right; what is wrong with another is for FastAPI's way to tell."""
     try:
-        keys = _KEYS.validate_python(idempotency_keys)
+        keys = idempotency_keys and _KEYS.validate_python(idempotency_keys)
         wanted = CreateRun.model_validate(from_json(body))
         return new_run(deps, key_id, wanted, keys[0] if keys else None)
     except (ValueError, RecursionError, PenstockError):

@@ -38,7 +38,7 @@ _LOGGED_ATTRIBUTES: Final = ("request_id", "run_id", "step")
 _QUIET_PATHS: Final = logs.QuietProbes.PATHS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Setup:
     """What this process was set up with; a forked child finds its parent's here, with another pid."""
 
@@ -46,7 +46,7 @@ class _Setup:
     service_name: str
     pid: int
 
-    @property
+    @functools.cached_property
     def is_exporting(self) -> bool:
         """Whether anybody gets the spans."""
         return bool(self.settings.token or self.settings.otlp_endpoint)

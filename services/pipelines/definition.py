@@ -126,7 +126,7 @@ class Pipeline(Generic[RunOutput]):
                 )
                 raise TypeError(message)
 
-    @property
+    @cached_property
     def input_type(self) -> type[BaseModel]:
         """The model of the run's input."""
         return self.steps[0].input_type

@@ -96,7 +96,8 @@ class EnvelopeMiddleware:
             await send(message)
 
         with self._told_as(request_id, headers):
-            telemetry.annotate(request_id=request_id)
+            if not self._makes_trace_ids:
+                telemetry.annotate(request_id=request_id)
             try:
                 await self._app(scope, receive, send_enveloped)
             finally:
