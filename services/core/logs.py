@@ -73,7 +73,8 @@ class JsonLines(JsonFormatter):
 
     def __init__(self) -> None:
         super().__init__([], reserved_attrs=[*RESERVED_ATTRS, *_UNWANTED_EXTRAS])
-        self._encoder = JsonEncoder()  # json.dumps would make one for each line
+        # json.dumps would make one for each line. As compact as what format_info writes.
+        self._encoder = JsonEncoder(separators=(",", ":"))
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         """The line."""
