@@ -113,11 +113,14 @@ async def put(database: PostgresSettings, keys: list[Key]) -> None:
     await engine.dispose()
 
 
-@settings(
+many_records = settings(
     max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+@many_records
 @given(keys=records(), limit=st.integers(1, 12))
 async def test_claims_come_as_the_model_says(
     store: RunStore, fresh_database: PostgresSettings, keys: list[Key], limit: int
@@ -136,11 +139,7 @@ async def test_claims_come_as_the_model_says(
             key.take(set(expected))
 
 
-@settings(
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@many_records
 @given(keys=records(), limit=st.integers(1, 4))
 async def test_claims_that_look_at_few_keys_lack_nothing(
     store: RunStore, fresh_database: PostgresSettings, keys: list[Key], limit: int
