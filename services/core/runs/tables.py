@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from sqlalchemy import (
     ARRAY,
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.event import listen
 
 from services.core.runs.states import CallState, MessageBatchState, RunState, StepState
 
@@ -184,9 +186,8 @@ runs = Table(
     Column("batch_row", Integer),
     *_owed(),
     _one_of("state", RunState),
-    # Room on each page for the next version of a row, so that events, heartbeats and checkpoints,
-    # which touch no indexed column, write no index (HOT updates). lease_until is in no index for
-    # that.
+    # Room on each page for the next version of a row, so that events, heartbeats and checkpoints, which
+    # touch no indexed column, write no index (HOT updates). lease_until is in no index for that.
     postgresql_with={"fillfactor": "75"},
 )
 
@@ -254,7 +255,13 @@ steps = Table(
     Column("error", Text),
     Column("output", JSONB, comment="the checkpoint; written once"),
     _one_of("state", StepState),
+    postgresql_with={"fillfactor": "60"},  # as of runs: for the step's start and its checkpoint
 )
+
+# Each start and end of a run is a new version of its row, with a new entry here: a page that is full
+# would be searched for dead ones, and split, by the first claim that comes to it.
+for table in (runs, steps):
+    listen(table, "after_create", DDL(f"ALTER INDEX {table.name}_pkey SET (fillfactor = 60)"))
 
 message_batches = Table(
     "message_batches",
@@ -294,11 +301,7 @@ claude_calls = Table(
     _one_of("state", CallState),
 )
 
-Index(
-    "claude_calls_waiting",
-    claude_calls.c.opened_at,
-    postgresql_where=text("state = 'waiting'"),
-)
+Index("claude_calls_waiting", claude_calls.c.opened_at, postgresql_where=text("state = 'waiting'"))
 Index(
     "claude_calls_batch",
     claude_calls.c.message_batch_id,

@@ -62,9 +62,9 @@ def test_it_migrates_stores_the_key_and_can_be_repeated(empty_database: Postgres
 
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == (
-        f"migrate: database is at 0004 (was empty); API key psk_{prefix}_… is stored\n"
+        f"migrate: database is at 0005 (was empty); API key psk_{prefix}_… is stored\n"
     )
-    assert second.stdout == f"migrate: database is at 0004; API key psk_{prefix}_… is stored\n"
+    assert second.stdout == f"migrate: database is at 0005; API key psk_{prefix}_… is stored\n"
     stored = asyncio.run(find(empty_database, prefix))
     assert stored == key_hash
 
@@ -90,7 +90,7 @@ def test_a_malformed_key_is_refused_before_anything_is_done(
     assert done.stderr.startswith("settings: API_INITIAL_KEY is not a key")
     assert NEW_KEY in done.stderr
     assert "changethis-secret" not in done.stderr
-    assert migrate(empty_database).stdout.startswith("migrate: database is at 0004 (was empty)")
+    assert migrate(empty_database).stdout.startswith("migrate: database is at 0005 (was empty)")
 
 
 async def test_prepare_takes_no_malformed_key(empty_database: PostgresSettings) -> None:
@@ -121,8 +121,8 @@ def test_developers_have_alembics_commands(empty_database: PostgresSettings) -> 
     check = migrate(empty_database, "check")
     wrong = migrate(empty_database, "upgrade", "nowhere")
 
-    assert down.stdout == "migrate: 0004 -> empty\n"
-    assert up.stdout == "migrate: empty -> 0004\n"
+    assert down.stdout == "migrate: 0005 -> empty\n"
+    assert up.stdout == "migrate: empty -> 0005\n"
     assert check.returncode == 0
     assert wrong.returncode == 1
     assert "nowhere" in wrong.stderr

@@ -56,9 +56,9 @@ async def test_migrations_go_up_and_down_and_up_again(empty_database: PostgresSe
         partial(command.downgrade, revision="base"),
     )
 
-    assert await run(empty_database, up) == ("empty", "0004")
+    assert await run(empty_database, up) == ("empty", "0005")
     full = await inspected(empty_database, tables)
-    assert await run(empty_database, down) == ("0004", "empty")
+    assert await run(empty_database, down) == ("0005", "empty")
     assert await inspected(empty_database, tables) == ["alembic_version"]
     await run(empty_database, up)
 
@@ -216,4 +216,4 @@ async def test_two_at_once_migrate_once(empty_database: PostgresSettings) -> Non
 
     results = await asyncio.gather(*(run(empty_database, up) for _ in range(3)))
 
-    assert sorted(results) == [("0004", "0004"), ("0004", "0004"), ("empty", "0004")]
+    assert sorted(results) == [("0005", "0005"), ("0005", "0005"), ("empty", "0005")]
