@@ -49,10 +49,9 @@ def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
 
 def _moment(name: str, *, is_optional: bool = False) -> Column[object]:
     """A time with zone; now unless told otherwise, or empty."""
-    timestamp = DateTime(timezone=True)
     if is_optional:
-        return Column(name, timestamp)
-    return Column(name, timestamp, nullable=False, server_default=NOW)
+        return Column(name, DateTime(timezone=True))
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=NOW)
 
 
 def _cost() -> tuple[Column[object], ...]:
@@ -260,8 +259,9 @@ steps = Table(
 
 # Each start and end of a run is a new version of its row, with a new entry here: a page that is full
 # would be searched for dead ones, and split, by the first claim that comes to it.
-for table in (runs, steps):
-    listen(table, "after_create", DDL(f"ALTER INDEX {table.name}_pkey SET (fillfactor = 60)"))
+_ROOM = DDL("ALTER INDEX %(table)s_pkey SET (fillfactor = 60)")  # type: ignore[no-untyped-call]
+listen(runs, "after_create", _ROOM)
+listen(steps, "after_create", _ROOM)
 
 message_batches = Table(
     "message_batches",
