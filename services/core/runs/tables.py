@@ -259,7 +259,7 @@ steps = Table(
 
 # Each start and end of a run is a new version of its row, with a new entry here: a page that is full
 # would be searched for dead ones, and split, by the first claim that comes to it.
-_ROOM = DDL("ALTER INDEX %(table)s_pkey SET (fillfactor = 60)")  # type: ignore[no-untyped-call]
+_ROOM = DDL("ALTER INDEX %(table)s_pkey SET (fillfactor = 60)")  # type: ignore[no-untyped-call]  # it has no types
 listen(runs, "after_create", _ROOM)
 listen(steps, "after_create", _ROOM)
 
